@@ -1,0 +1,3 @@
+"""Palate aligns recommender systems with what people prefer."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,177 @@
+"""The command line: commands, flags and exit codes, nothing else.
+
+Exit codes: 0 done, 2 the input or a flag is wrong (one sentence says what), 130 interrupted.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+import palate
+from palate.errors import PalateError
+
+console = Console()
+app = App(
+    name="palate",
+    help="Align a recommender with what people prefer, and prove user by user what got better.",
+    help_epilogue="Start with: palate run examples/demo.yaml",
+    version=palate.__version__,
+    help_format="plaintext",
+)
+
+
+@app.command
+def run(
+    config: Path,
+    /,
+    *,
+    out: Path | None = None,
+    changes: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    seed: int | None = None,
+    device: str | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    print_config: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Run the whole road: prepare, sft, align, evaluate; ends with a table.
+
+    Examples:
+
+      palate run examples/demo.yaml
+
+      palate run examples/demo.yaml --set align.objective=mult_dpo --set align.beta=0.5 --out runs/b
+
+      palate run examples/movielens.yaml --resume
+
+    Parameters
+    ----------
+    config
+        YAML file; every key is optional. See --print-config for all keys and their values.
+    out
+        Run folder. Default: runs/NAME, after the configuration's file name.
+    changes
+        Change one key: --set align.beta=0.5. May be given several times.
+    seed
+        Short for --set seed=N.
+    device
+        Short for --set device=…: auto, cpu, cuda, cuda:1.
+    resume
+        Go on with a run that was stopped.
+    overwrite
+        Delete the run folder and start anew.
+    print_config
+        Print the whole configuration and stop.
+    """
+    from palate.config import load_config
+
+    shorthand = {"seed": seed, "device": device}
+    short = [f"{key}={value}" for key, value in shorthand.items() if value is not None]
+    checked = load_config(config, [*(changes or []), *short])
+    if print_config:
+        import yaml
+
+        console.out(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False), end="")
+        return
+    if resume and overwrite:
+        raise PalateError("--resume and --overwrite contradict each other; choose one.")
+    _quiet()
+    from palate.evaluation.stages import markdown_table, rich_table
+    from palate.files import write_text
+    from palate.pipeline import run as run_road
+
+    folder = out or Path("runs") / config.stem
+    metrics = run_road(checked, folder, resume, overwrite, say=_say)
+    size = checked.evaluation.candidates
+    write_text(markdown_table(metrics, size), folder / "table.md")
+    console.print(rich_table(metrics, size))
+    _say(f"run folder: {folder}")
+
+
+@app.command
+def sources() -> None:
+    """List the sources of data and their options.
+
+    Example:
+
+      palate sources
+    """
+    import inspect
+
+    from palate.data.sources import source_options
+    from palate.data.sources import sources as all_sources
+
+    for name, source in sorted(all_sources().items()):
+        first_line = (inspect.getdoc(source) or "").split("\n")[0]
+        console.out(f"{name}: {first_line}")
+        for option, parameter in source_options(name).items():
+            needed = parameter.default is inspect.Parameter.empty
+            where = "data.path" if option == "path" else f"data.options.{option}"
+            console.out(f"  {where} {'(needed)' if needed else f'= {parameter.default}'}")
+
+
+@app.command
+def doctor() -> None:
+    """Say what is installed, which devices there are, and what will be used.
+
+    Example:
+
+      palate doctor
+    """
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from palate.pipeline import VERSIONS, device_of
+
+    console.out(f"python {platform.python_version()} on {platform.platform()}")
+    for name in (*VERSIONS, "accelerate", "tensorboard"):
+        try:
+            console.out(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            console.out(f"{name} MISSING; reinstall with: pip install palate")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    console.out(f"cpu: {cores} cores, torch uses {torch.get_num_threads()} threads")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        console.out(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    console.out(f"device auto means {device_of('auto')}")
+
+
+def main() -> None:
+    """Entry point: turns errors of the input into one sentence and exit code 2."""
+    try:
+        app(exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _fail(f"{error} See palate --help.")
+    except PalateError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; --resume goes on with the run")
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"palate: {message}", markup=False)
+    sys.exit(2)
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _quiet() -> None:
+    """Keep the libraries' own bars and notices out of ours."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    main()

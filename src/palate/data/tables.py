@@ -1,0 +1,90 @@
+"""The two tables every source gives: interactions and items.
+
+`interactions`: user_id, item_id and, where known, timestamp (Unix seconds), rating, event.
+Row order is the source order. An event of "skip" says the item was shown and passed over; any
+other event, or none, says it was consumed.
+
+`items`: item_id, title and any further columns (description, genres, …).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from palate.errors import DataError
+
+SKIP = "skip"
+REQUIRED = {"interactions": ("user_id", "item_id"), "items": ("item_id", "title")}
+
+
+@dataclass(frozen=True)
+class SourceTables:
+    """What a source hands to `prepare`.
+
+    Attributes:
+        interactions: one row per event, in source order.
+        items: one row per item.
+        origin: where the tables came from, for the manifest (name, files with SHA-256, options).
+        truth: the `Simulation` behind the log where there is one, else None.
+    """
+
+    interactions: pa.Table
+    items: pa.Table
+    origin: dict[str, Any] = field(default_factory=dict)
+    truth: Any = None
+
+
+def check_tables(tables: SourceTables) -> None:
+    """Raise a `DataError` in one sentence if the two tables cannot be prepared."""
+    for name, required in REQUIRED.items():
+        table: pa.Table = getattr(tables, name)
+        for column in required:
+            if column not in table.column_names:
+                raise DataError(
+                    f"{name}: column '{column}' is missing; found {', '.join(table.column_names)}. "
+                    f"Expected at least {', '.join(required)}."
+                )
+            if nulls := table[column].null_count:
+                raise DataError(
+                    f"{name}: column '{column}' has {nulls} empty values; every row needs one."
+                )
+        if table.num_rows == 0:
+            raise DataError(f"{name}: the table is empty; expected at least one row.")
+    _check_ratings(tables.interactions)
+    if "timestamp" in tables.interactions.column_names:
+        missing = tables.interactions["timestamp"].null_count
+        if missing:
+            raise DataError(
+                f"interactions: column 'timestamp' has {missing} empty values; fill them, or leave "
+                "the whole column out and give the rows in order."
+            )
+    ids = tables.items["item_id"]
+    if len(pc.unique(ids)) != len(ids):
+        counts = pc.value_counts(ids)
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
+        raise DataError(f"items: item_id {twice!r} occurs twice; expected one row per item.")
+    unknown = pc.invert(pc.is_in(tables.interactions["item_id"], value_set=ids.combine_chunks()))
+    if count := pc.sum(unknown).as_py():
+        first = tables.interactions["item_id"].filter(unknown)[0].as_py()
+        raise DataError(
+            f"interactions: {count} rows name an item that the item table lacks, the first of them "
+            f"{first!r}. Add it to the items, or drop those rows."
+        )
+
+
+def _check_ratings(interactions: pa.Table) -> None:
+    if "rating" not in interactions.column_names:
+        return
+    ratings = interactions["rating"]
+    bad = pc.or_kleene(pc.is_null(ratings, nan_is_null=True), pc.is_inf(ratings))
+    if "event" in interactions.column_names:
+        consumed = pc.not_equal(pc.fill_null(interactions["event"], ""), SKIP)
+        bad = pc.and_(bad, consumed)
+    if count := pc.sum(bad).as_py() or 0:
+        row = pc.index(bad, True).as_py() + 1
+        raise DataError(
+            f"interactions: {count} ratings are empty, NaN or infinite, the first in row {row}. "
+            "Expected a finite number for each consumed item; drop those rows or the column."
+        )

@@ -1,0 +1,200 @@
+"""Ranks of the held-out positives under the two protocols.
+
+*catalogue*: among all items, those of the history left out. *candidates*: one positive among
+sampled others, one row per positive.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from palate.data.contexts import Context, ContextSet, Ids
+from palate.evaluation.beyond_accuracy import beyond_accuracy
+from palate.evaluation.candidates import Candidates
+from palate.evaluation.metrics import context_metrics, ranks_of
+from palate.evaluation.significance import bootstrap_intervals
+from palate.policies.policy import PADDING_ITEM, Policy
+from palate.training.progress import progress_bar
+
+CatalogueScorer = Callable[[Sequence[Context]], NDArray]
+"""Contexts → (B, items) scores, higher is better."""
+
+Interval = dict[str, float | None]
+LIST_LENGTH = 10
+"""Length of the lists behind coverage, Gini index, popularity and diversity."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks in long form: one row per held-out positive.
+
+    Attributes:
+        group: (R,) the list a rank comes from; in `catalogue` a context, in `candidates` a row.
+        context_id, user_id, item_id, level: (R,) whose positive it is.
+        rank: (R,) float ranks.
+        lists: (contexts, LIST_LENGTH) recommended items in `catalogue`, else None.
+    """
+
+    group: Ids
+    context_id: Ids
+    user_id: Ids
+    item_id: Ids
+    level: Ids
+    rank: NDArray[np.float64]
+    lists: Ids | None = None
+
+    def per_group(self, cutoffs: Sequence[int]) -> tuple[dict[str, NDArray[np.float64]], Ids]:
+        """Metrics of each list, and its user."""
+        n_groups = int(self.group.max()) + 1
+        users = np.zeros(n_groups, np.int64)
+        users[self.group] = self.user_id
+        return context_metrics(self.group, self.rank, self.level, n_groups, cutoffs), users
+
+    def table(self, stage: str, protocol: str) -> pa.Table:
+        """Rows for `ranks.parquet`."""
+        n = len(self.rank)
+        return pa.table(
+            {
+                "stage": pa.array([stage] * n).dictionary_encode(),
+                "protocol": pa.array([protocol] * n).dictionary_encode(),
+                "context_id": self.context_id,
+                "user_id": self.user_id,
+                "item_id": self.item_id,
+                "level": self.level,
+                "rank": self.rank,
+            }
+        )
+
+
+def rank_catalogue(
+    scorer: CatalogueScorer,
+    contexts: ContextSet,
+    exclude_history: bool = True,
+    candidates: Candidates | None = None,
+    batch_size: int = 8,
+    label: str | None = None,
+) -> dict[str, Ranks]:
+    """Ranks under `catalogue` and, given candidate lists, under `candidates` from the same scores.
+
+    Args:
+        scorer: contexts → (B, items) scores; a score may depend on context and item only.
+        contexts: what to rank.
+        exclude_history: leave items of the history out.
+        candidates: lists from `draw_candidates`, or None.
+        batch_size: contexts scored at once.
+        label: what the progress bar says; None for no bar.
+    """
+    ranks, lists, listed = [], [], []
+    for start in steps(len(contexts), batch_size, label):
+        batch = contexts[start : start + batch_size]
+        scores = np.array(scorer(batch), copy=True)
+        if candidates is not None:
+            lines = candidates.lines_of(start, start + len(batch))
+            shown = candidates.item_ids[lines]
+            of_shown = scores[candidates.row[lines, None] - start, shown]
+            of_shown[shown == PADDING_ITEM] = -np.inf
+            listed.append(ranks_of(of_shown, np.arange(len(shown)), candidates.place[lines]))
+        for offset, context in enumerate(batch):
+            if exclude_history:
+                seen = np.setdiff1d(context.history, context.positives)
+                scores[offset, seen] = -np.inf
+        rows = np.repeat(np.arange(len(batch)), [len(c.positives) for c in batch])
+        ranks.append(ranks_of(scores, rows, np.concatenate([c.positives for c in batch])))
+        top = np.argpartition(-scores, min(LIST_LENGTH, scores.shape[1] - 1), axis=1)
+        lists.append(top[:, :LIST_LENGTH])
+    counts = [len(context.positives) for context in contexts]
+    result = {
+        "catalogue": Ranks(
+            group=np.repeat(np.arange(len(contexts)), counts),
+            context_id=np.repeat([c.context_id for c in contexts], counts),
+            user_id=np.repeat([c.user_id for c in contexts], counts),
+            item_id=np.concatenate([c.positives for c in contexts]),
+            level=np.concatenate([c.levels for c in contexts]),
+            rank=np.concatenate(ranks),
+            lists=np.concatenate(lists),
+        )
+    }
+    if candidates is not None:
+        result["candidates"] = candidate_ranks(contexts, candidates, np.concatenate(listed))
+    return result
+
+
+def rank_candidates(
+    policy: Policy,
+    contexts: ContextSet,
+    candidates: Candidates,
+    batch_size: int = 16,
+    label: str | None = None,
+) -> dict[str, Ranks]:
+    """Ranks under `candidates` for a policy whose prompts list the candidates."""
+    found = []
+    for start in steps(len(candidates.row), batch_size, label):
+        lines = slice(start, start + batch_size)
+        shown = candidates.item_ids[lines]
+        asked = [
+            replace(contexts[int(row)], candidates=ids[ids != PADDING_ITEM])
+            for row, ids in zip(candidates.row[lines], shown, strict=True)
+        ]
+        scores = policy.score(asked, shown).log_probs.cpu().numpy()
+        scores = np.where(shown == PADDING_ITEM, -np.inf, scores)
+        found.append(ranks_of(scores, np.arange(len(shown)), candidates.place[lines]))
+    return {"candidates": candidate_ranks(contexts, candidates, np.concatenate(found))}
+
+
+def candidate_ranks(
+    contexts: ContextSet, candidates: Candidates, rank: NDArray[np.float64]
+) -> Ranks:
+    """Long form of one rank per candidate list."""
+    users = np.array([context.user_id for context in contexts])
+    ids = np.array([context.context_id for context in contexts])
+    lines = np.arange(len(rank))
+    return Ranks(
+        group=lines,
+        context_id=ids[candidates.row],
+        user_id=users[candidates.row],
+        item_id=candidates.item_ids[lines, candidates.place],
+        level=candidates.level,
+        rank=rank,
+    )
+
+
+def summarise(
+    ranks: Ranks,
+    cutoffs: Sequence[int],
+    seed: int,
+    draws: int,
+    popularity: Ids | None = None,
+    categories: Sequence[Ids] | None = None,
+) -> dict[str, Interval]:
+    """Metrics with 95 % intervals by user; those of the lists come without interval."""
+    per_group, users = ranks.per_group(cutoffs)
+    intervals = bootstrap_intervals(per_group, users, seed, draws)
+    summary: dict[str, Interval] = {
+        name: {"value": value, "low": low, "high": high}
+        for name, (value, low, high) in intervals.items()
+    }
+    if ranks.lists is not None and popularity is not None:
+        for name, value in beyond_accuracy(ranks.lists, popularity, categories).items():
+            summary[name] = {"value": value, "low": None, "high": None}
+    return summary
+
+
+def means(ranks: Mapping[str, Ranks], cutoffs: Sequence[int]) -> dict[str, float]:
+    """Plain means under `catalogue` (or `candidates` where that is all there is)."""
+    chosen = ranks.get("catalogue") or ranks["candidates"]
+    return {name: float(values.mean()) for name, values in chosen.per_group(cutoffs)[0].items()}
+
+
+def steps(total: int, size: int, label: str | None) -> Iterator[int]:
+    """Starts of blocks of `size`, with a progress bar if there is a label."""
+    if label is None:
+        yield from range(0, total, size)
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(label, total=total, note="contexts")
+        for start in range(0, total, size):
+            yield start
+            bar.update(task, completed=min(start + size, total))

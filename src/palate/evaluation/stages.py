@@ -1,0 +1,303 @@
+"""All stages of a run on the same test contexts: ranks, metrics, differences, one table."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.table import Table
+
+from palate.config import RunConfig
+from palate.data.contexts import Context, ContextSet, Prepared, sample_contexts
+from palate.data.simulator import Simulation
+from palate.evaluation.baselines import Markov, Oracle, Popularity, Random, TasteOracle
+from palate.evaluation.candidates import (
+    Candidates,
+    draw_candidates,
+    load_candidates,
+    save_candidates,
+)
+from palate.evaluation.ranking import (
+    CatalogueScorer,
+    Ranks,
+    means,
+    rank_candidates,
+    rank_catalogue,
+    summarise,
+)
+from palate.evaluation.significance import paired_difference
+from palate.files import replacing, write_json, write_table
+from palate.policies.policy import Policy
+
+ORDER = ("random", "popularity", "markov", "sft", "sft_continued", "aligned")
+TRUTH = ("taste_oracle", "oracle")
+PAIRS = (("aligned", "sft"), ("aligned", "sft_continued"), ("sft", "popularity"))
+BASELINE_BATCH = 64
+
+
+class Evaluation:
+    """Ranks each stage once; what is ranked is kept in `checkpoints/ranks` until the run ends.
+
+    Args:
+        config: the run's configuration.
+        data: its prepared data.
+        folder: the run folder.
+        world: the simulation behind the data, or None.
+    """
+
+    def __init__(
+        self, config: RunConfig, data: Prepared, folder: Path, world: Simulation | None
+    ) -> None:
+        self.config = config.evaluation
+        self.cutoffs = config.cutoffs
+        self.seed = config.seed
+        self.data = data
+        self._liked = config.data.levels[0]
+        self._world = world
+        self._folder = folder
+        every = data.contexts("test")
+        self.of = len(every)
+        self.contexts = sample_contexts(
+            every, self.config.test_contexts, config.seed, "test sample"
+        )
+
+    def validate(self, policy: Policy, contexts: ContextSet) -> dict[str, float]:
+        """Mean metrics of a policy on some contexts, over the catalogue where it can."""
+        if policy.lists_candidates:
+            lists = draw_candidates(
+                contexts, self.data.n_items, self.config.candidates, self.seed + 1
+            )
+            return means(rank_candidates(policy, contexts, lists), self.cutoffs)
+        ranks = rank_catalogue(
+            catalogue_scorer(policy),
+            contexts,
+            self.config.exclude_history,
+            batch_size=self.config.batch_size,
+        )
+        return means(ranks, self.cutoffs)
+
+    def rank_policy(self, stage: str, load: Callable[[], Policy]) -> dict[str, Ranks]:
+        """Ranks of a saved policy on the test contexts, from the folder if they are there."""
+
+        def rank() -> dict[str, Ranks]:
+            policy = load()
+            label = f"rank {stage}"
+            if policy.lists_candidates:
+                return rank_candidates(
+                    policy, self.contexts, self.candidates(), self.config.batch_size, label
+                )
+            return self._rank_catalogue(
+                catalogue_scorer(policy), self.config.batch_size, label
+            )
+
+        return self._once(stage, rank)
+
+    def rank_baselines(self) -> dict[str, dict[str, Ranks]]:
+        """Ranks of everything that needs no training."""
+        scorers: dict[str, CatalogueScorer] = {
+            "random": Random(self.data, self.seed),
+            "popularity": Popularity(self.data),
+            "markov": Markov(self.data),
+        }
+        if self._world is not None:
+            scorers["taste_oracle"] = TasteOracle(self.data, self._world)
+            scorers["oracle"] = Oracle(self.data, self._world, self._liked)
+        return {
+            stage: self._rank_catalogue(scorer, BASELINE_BATCH) for stage, scorer in scorers.items()
+        }
+
+    def candidates(self) -> Candidates:
+        """The test contexts' candidate lists, drawn once and kept in `candidates.parquet`."""
+        path = self._folder / "candidates.parquet"
+        if not path.is_file():
+            drawn = draw_candidates(
+                self.contexts, self.data.n_items, self.config.candidates, self.seed
+            )
+            manifest = json.loads((self._folder / "data.json").read_text("utf-8"))
+            manifest["sha256"]["candidates.parquet"] = save_candidates(drawn, path)
+            write_json(manifest, self._folder / "data.json")
+        return load_candidates(path)
+
+    def trained(self) -> dict[str, dict[str, Ranks]]:
+        """Ranks of the stages that `rank_policy` has ranked."""
+        paths = sorted((self._folder / "checkpoints" / "ranks").glob("*.npz"))
+        return {path.stem: _read_ranks(path) for path in paths}
+
+    def _rank_catalogue(
+        self, scorer: CatalogueScorer, batch_size: int, label: str | None = None
+    ) -> dict[str, Ranks]:
+        protocols = self.config.protocols
+        lists = self.candidates() if "candidates" in protocols else None
+        ranks = rank_catalogue(
+            scorer, self.contexts, self.config.exclude_history, lists, batch_size, label
+        )
+        return {protocol: ranks[protocol] for protocol in protocols}
+
+    def _once(self, stage: str, rank: Callable[[], dict[str, Ranks]]) -> dict[str, Ranks]:
+        path = self._folder / "checkpoints" / "ranks" / f"{stage}.npz"
+        if not path.is_file():
+            _write_ranks(rank(), path)
+        return _read_ranks(path)
+
+
+def catalogue_scorer(policy: Policy) -> CatalogueScorer:
+    """A policy as a function from contexts to (B, items) scores."""
+
+    def scores(contexts: Sequence[Context]) -> np.ndarray:
+        return policy.catalogue_log_probs(contexts).float().cpu().numpy()
+
+    return scores
+
+
+def write_metrics(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+    """Write `ranks.parquet` and `metrics.json`; returns what the latter holds."""
+    ranks = {**evaluation.rank_baselines(), **evaluation.trained()}
+    stages = [stage for stage in (*ORDER, *TRUTH) if stage in ranks]
+    tables = [ranks[s][protocol].table(s, protocol) for s in stages for protocol in ranks[s]]
+    write_table(pa.concat_tables([t.unify_dictionaries() for t in tables]), folder / "ranks.parquet")
+    categories = _categories(evaluation.data.items)
+    metrics: dict[str, Any] = {
+        stage: {
+            protocol: summarise(
+                ranks[stage][protocol],
+                evaluation.cutoffs,
+                evaluation.seed,
+                evaluation.config.bootstrap,
+                evaluation.data.popularity,
+                categories,
+            )
+            for protocol in ranks[stage]
+        }
+        for stage in stages
+    }
+    differences = {f"{a}-{b}": _difference(evaluation, ranks[a], ranks[b]) for a, b in PAIRS}
+    metrics["difference"] = differences["aligned-sft"]
+    metrics["differences"] = differences
+    metrics["test_contexts"] = {"used": len(evaluation.contexts), "of": evaluation.of}
+    write_json(metrics, folder / "metrics.json")
+    return metrics
+
+
+def _difference(
+    evaluation: Evaluation, a: dict[str, Ranks], b: dict[str, Ranks]
+) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for protocol in [name for name in a if name in b]:
+        first, users = a[protocol].per_group(evaluation.cutoffs)
+        second, _ = b[protocol].per_group(evaluation.cutoffs)
+        found[protocol] = {
+            name: paired_difference(
+                first[name], second[name], users, evaluation.seed, evaluation.config.bootstrap
+            )
+            for name in first
+        }
+    return found
+
+
+def columns_of(metrics: dict[str, Any], candidates: int) -> list[tuple[str, str, str]]:
+    """(title, protocol, metric) of the table's columns, those there are."""
+    wanted = [
+        ("NDCG@10", "catalogue", "ndcg@10"),
+        ("HR@10", "catalogue", "hr@10"),
+        ("Recall@10", "catalogue", "recall@10"),
+        ("MRR@10", "catalogue", "mrr@10"),
+        (f"HR@1|{candidates}", "candidates", "hr@1"),
+        (f"NDCG@10|{candidates}", "candidates", "ndcg@10"),
+    ]
+    stage = metrics["aligned"]
+    return [(t, p, m) for t, p, m in wanted if p in stage and m in stage[p]]
+
+
+def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of stages, then of the differences, as text."""
+    columns = columns_of(metrics, candidates)
+    rows = []
+    for stage in (*ORDER, *TRUTH):
+        if stage in metrics:
+            cells = [_cell(metrics[stage].get(p, {}).get(m), i == 0) for i, (_, p, m) in enumerate(columns)]
+            rows.append([stage, *cells])
+    for a, b in PAIRS:
+        difference = metrics["differences"][f"{a}-{b}"]
+        cells = [_signed(difference[p][m], i == 0) for i, (_, p, m) in enumerate(columns)]
+        rows.append([f"{a} − {b}", *cells])
+    return ["stage", *(title for title, _, _ in columns)], rows
+
+
+def rich_table(metrics: dict[str, Any], candidates: int) -> Table:
+    """The table for a terminal."""
+    header, rows = table_rows(metrics, candidates)
+    used = metrics["test_contexts"]
+    table = Table(
+        title=f"{used['used']:,} of {used['of']:,} test contexts; intervals: 95 %, by user",
+        caption="* p < 0.05, sign-flip permutation test by user",
+    )
+    for index, title in enumerate(header):
+        table.add_column(title, justify="left" if index == 0 else "right")
+    for row in rows:
+        if row[0] == f"{PAIRS[0][0]} − {PAIRS[0][1]}":
+            table.add_section()
+        table.add_row(*row, style="bold" if row[0] == "aligned" else None)
+    return table
+
+
+def markdown_table(metrics: dict[str, Any], candidates: int) -> str:
+    """The table for a document."""
+    header, rows = table_rows(metrics, candidates)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    used = metrics["test_contexts"]
+    return (
+        "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        + f"\n{used['used']:,} of {used['of']:,} test contexts; 95 % bootstrap intervals by user; "
+        + "\\* p < 0.05, sign-flip permutation test by user.\n"
+    ).replace("*", "\\*").replace("\\\\*", "\\*")
+
+
+def _cell(value: dict[str, float] | None, with_interval: bool) -> str:
+    if value is None:
+        return ""
+    text = f"{value['value']:.4f}"
+    return f"{text} [{value['low']:.4f}, {value['high']:.4f}]" if with_interval else text
+
+
+def _signed(value: dict[str, float], with_interval: bool) -> str:
+    star = "*" if value["p"] < 0.05 else ""
+    text = f"{value['value']:+.4f}{star}"
+    return f"{text} [{value['low']:+.4f}, {value['high']:+.4f}]" if with_interval else text
+
+
+def _categories(items: pa.Table) -> list[np.ndarray] | None:
+    """Category ids of each item from a `genres` ("a|b") or `genre` column, if there is one."""
+    name = next((n for n in ("genres", "genre") if n in items.column_names), None)
+    if name is None:
+        return None
+    words = [[w for w in str(text or "").split("|") if w] for text in items[name].to_pylist()]
+    ids = {word: index for index, word in enumerate(sorted({w for ws in words for w in ws}))}
+    return [np.array([ids[word] for word in ws], dtype=np.int64) for ws in words]
+
+
+def _write_ranks(ranks: dict[str, Ranks], path: Path) -> None:
+    arrays = {
+        f"{protocol}/{name}": value
+        for protocol, one in ranks.items()
+        for name, value in vars(one).items()
+        if value is not None
+    }
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def _read_ranks(path: Path) -> dict[str, Ranks]:
+    with np.load(path, allow_pickle=False) as arrays:
+        protocols = dict.fromkeys(name.split("/")[0] for name in arrays.files)
+        return {
+            protocol: Ranks(
+                **{
+                    name.split("/")[1]: arrays[name]
+                    for name in arrays.files
+                    if name.startswith(f"{protocol}/")
+                }
+            )
+            for protocol in protocols
+        }

@@ -1,0 +1,288 @@
+"""The whole road: prepare → sft → align → evaluate → report.
+
+Each stage reads what the one before left in the run folder and leaves its own result there whole;
+a run that was stopped goes on where it was.
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from palate.config import RunConfig, source_arguments
+from palate.data.contexts import ContextSet, Prepared, sample_contexts
+from palate.data.prepare import Preparation, prepare
+from palate.data.simulator import Simulation
+from palate.data.sources import load
+from palate.errors import ConfigError
+from palate.evaluation.stages import Evaluation, write_metrics
+from palate.files import replacing, write_json, write_text
+from palate.negatives import mixture
+from palate.objectives import OBJECTIVES
+from palate.policies import LanguagePolicy, load_policy
+from palate.policies.reference import REFERENCES
+from palate.training.align import align
+from palate.training.sft import imitate
+from palate.training.trainer import Validation
+
+VERSIONS = ("palate", "torch", "transformers", "tokenizers", "numpy", "duckdb", "narwhals")
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run the whole road into a folder.
+
+    Args:
+        config: everything the run depends on.
+        folder: the run folder.
+        resume: go on with the run that the folder holds.
+        overwrite: delete the folder first.
+        say: receives one line per stage.
+
+    Returns:
+        What `metrics.json` holds: [stage][protocol][metric] → value, low, high.
+
+    Raises:
+        PalateError: the folder exists and neither flag is set, it holds a run of another
+            configuration, or the data is wrong.
+    """
+    device = device_of(config.device)
+    _claim(config, folder, resume, overwrite)
+    try:
+        data = prepare_stage(config, folder, say)
+    except BaseException:
+        if not (folder / "data.json").is_file():
+            shutil.rmtree(folder)
+        raise
+    evaluation = Evaluation(config, data, folder, _world(config))
+    validation_contexts = sample_contexts(
+        data.contexts("validation"),
+        config.evaluation.validation_contexts,
+        config.seed,
+        "validation sample",
+    )
+    imitate_stage(config, data, evaluation, validation_contexts, folder, device, say)
+    align_stage(config, data, evaluation, validation_contexts, folder, device, say)
+    continue_stage(config, data, evaluation, validation_contexts, folder, device, say)
+    for stage in ("sft", "sft_continued", "aligned"):
+        evaluation.rank_policy(stage, lambda stage=stage: _load(folder / stage, device))
+    metrics = write_metrics(evaluation, folder)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return metrics
+
+
+def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -> Prepared:
+    """Load the source and prepare it, unless the folder holds the result."""
+    window = 1 if config.data.positives == "next" else config.data.window
+    manifest = folder / "data.json"
+    if not manifest.is_file():
+        say(f"prepare: {config.data.source}")
+        how = Preparation(
+            k_core=config.data.k_core,
+            split=config.data.split,
+            fractions=config.data.fractions,
+            levels=tuple(config.data.levels),
+            disliked=config.data.disliked,
+            window=window,
+            duplicates=config.data.duplicates,
+            min_history=config.data.min_history,
+        )
+        tables = load(config.data.source, source_arguments(config))
+        content = prepare(tables, folder / "data", how, config.seed)
+        data = Prepared(folder / "data", window, config.data.min_history)
+        splits = ("train", "validation", "test")
+        content["contexts"] = {split: len(data.contexts(split)) for split in splits}
+        write_json(content, manifest)
+    content = json.loads(manifest.read_text("utf-8"))
+    counts, contexts = content["counts"], content["contexts"]
+    say(
+        f"data: {counts['users']:,} users, {counts['items']:,} items, "
+        f"{counts['interactions']:,} interactions; contexts: {contexts['train']:,} train, "
+        f"{contexts['validation']:,} validation, {contexts['test']:,} test; "
+        f"ties: {content['ties']['rule']}"
+    )
+    return Prepared(folder / "data", window, config.data.min_history)
+
+
+def imitate_stage(
+    config: RunConfig,
+    data: Prepared,
+    evaluation: Evaluation,
+    contexts: ContextSet,
+    folder: Path,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """Supervised fine-tuning, unless done."""
+    if (folder / "sft").is_dir():
+        return
+    policy = LanguagePolicy.create(
+        config.policy.base, data.items, config.policy.prompts, config.policy.max_history, config.seed
+    )
+    policy.model.to(device)
+    parameters = sum(weights.numel() for weights in policy.model.parameters())
+    say(f"sft: {config.policy.base}, {parameters:,} parameters, on {device}")
+    steps = imitate(
+        "sft",
+        policy,
+        data,
+        _validation(evaluation, policy, contexts),
+        config.sft,
+        config.policy.max_history,
+        folder,
+        config.seed,
+        tuple(config.trackers),
+    )
+    _save(policy, folder / "sft", steps)
+
+
+def align_stage(
+    config: RunConfig,
+    data: Prepared,
+    evaluation: Evaluation,
+    contexts: ContextSet,
+    folder: Path,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """Preference optimisation of the SFT policy, unless done."""
+    if (folder / "aligned").is_dir():
+        return
+    options = config.align
+    described = ", ".join(f"{count} {name}" for name, count in options.negatives.items())
+    say(f"align: {options.objective}, beta {options.beta:g}, negatives: {described}")
+    policy = _load(folder / "sft", device)
+    steps = align(
+        policy,
+        data,
+        mixture(options.negatives, data, options.exclude_history),
+        OBJECTIVES[options.objective],
+        options.beta,
+        REFERENCES[options.reference](policy),
+        _validation(evaluation, policy, contexts),
+        options,
+        folder,
+        config.seed,
+        tuple(config.trackers),
+    )
+    _save(policy, folder / "aligned", steps)
+
+
+def continue_stage(
+    config: RunConfig,
+    data: Prepared,
+    evaluation: Evaluation,
+    contexts: ContextSet,
+    folder: Path,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """The baseline for alignment: imitation continued for as many steps, unless done."""
+    if (folder / "sft_continued").is_dir():
+        return
+    steps = json.loads((folder / "aligned" / "training.json").read_text("utf-8"))["steps"]
+    say(f"sft_continued: {steps} more steps of imitation")
+    policy = _load(folder / "sft", device)
+    imitate(
+        "sft_continued",
+        policy,
+        data,
+        _validation(evaluation, policy, contexts),
+        config.sft.model_copy(update={"max_steps": steps}),
+        config.policy.max_history,
+        folder,
+        config.seed + 1,
+        tuple(config.trackers),
+        early_stopping=False,
+    )
+    _save(policy, folder / "sft_continued", steps)
+
+
+def device_of(name: str) -> torch.device:
+    """The device for a name; "auto" takes CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: '{name}' is no device; use auto, cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: this machine has no CUDA device; use --device cpu.")
+    return device
+
+
+def _claim(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> None:
+    """Make the run folder ours, or say why not."""
+    written = folder / "config.yaml"
+    content = config.model_dump(mode="json")
+    if folder.exists() and overwrite:
+        if any(folder.iterdir()) and not written.is_file():
+            raise ConfigError(
+                f"{folder} is not a run folder (it has no config.yaml), so it is not deleted. "
+                "Choose another folder with --out."
+            )
+        shutil.rmtree(folder)
+    if written.is_file():
+        if not resume:
+            raise ConfigError(
+                f"{folder} already holds a run. Add --resume to go on with it, --overwrite to "
+                "start anew, or choose another folder with --out."
+            )
+        before = yaml.safe_load(written.read_text("utf-8"))["config"]
+        if before != content:
+            changed = ", ".join(_changed(before, content))
+            raise ConfigError(
+                f"{folder} holds a run with another configuration ({changed}). Use --overwrite, "
+                "or another folder with --out."
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} exists and is not a run folder; choose another with --out.")
+    versions = {name: version(name) for name in VERSIONS} | {"python": platform.python_version()}
+    text = yaml.safe_dump({"config": content, "versions": versions}, sort_keys=False)
+    write_text(text, written)
+
+
+def _changed(before: Any, after: Any, prefix: str = "") -> list[str]:
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return [] if before == after else [prefix]
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        name
+        for key in keys
+        for name in _changed(before.get(key), after.get(key), f"{prefix}.{key}".lstrip("."))
+    ]
+
+
+def _validation(evaluation: Evaluation, policy: Any, contexts: ContextSet) -> Validation:
+    return lambda: evaluation.validate(policy, contexts)
+
+
+def _world(config: RunConfig) -> Simulation | None:
+    if config.data.source != "simulate":
+        return None
+    return load("simulate", source_arguments(config)).truth
+
+
+def _load(folder: Path, device: torch.device) -> LanguagePolicy:
+    policy = load_policy(folder)
+    policy.model.to(device)
+    return policy
+
+
+def _save(policy: LanguagePolicy, folder: Path, steps: int) -> None:
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        policy.save(temporary)
+        write_json({"steps": steps}, temporary / "training.json")

@@ -1,0 +1,193 @@
+"""Prompt templates and the token rules that hold in every stage.
+
+A template file is plain text; templates are separated by lines of three dashes. A template has
+the slot `{history}` and may have `{candidates}`; slots become titles, one on a line. What follows
+the template's last character is the answer, so a template ends with its line break.
+
+Token rules: a begin token wherever the tokenizer has one; every literal and every title is
+tokenized on its own, a title as it is after a line break, so the title has the same tokens inside
+a prompt and as an answer; the answer ends with the tokenizer's end token.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palate.errors import ConfigError, did_you_mean
+from palate.randomness import integers
+
+HISTORY, CANDIDATES = "{history}", "{candidates}"
+BREAK = "\n"
+BUILT_IN = ("history", "history_and_candidates")
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Template:
+    """One prompt: literals and slots in their order."""
+
+    pieces: tuple[str, ...]
+
+    @property
+    def grows_at_the_end(self) -> bool:
+        """Whether a longer history only appends, so that one pass can learn all its items."""
+        return self.pieces[-2:] == (HISTORY, BREAK) and CANDIDATES not in self.pieces
+
+
+def read_templates(name: str) -> tuple[str, tuple[Template, ...]]:
+    """The text and the templates of a built-in file ("history") or of a path.
+
+    Raises:
+        ConfigError: no such file, or a template without its slot or its final line break.
+    """
+    if name in BUILT_IN:
+        text = resources.files(__package__).joinpath("prompts", f"{name}.txt").read_text("utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        raise ConfigError(
+            f"policy.prompts: '{name}' is neither a file nor built in."
+            f"{did_you_mean(name, BUILT_IN)}"
+        )
+    return text, parse_templates(text, name)
+
+
+def parse_templates(text: str, name: str) -> tuple[Template, ...]:
+    """Templates of a prompt file's text; `name` is what errors call it."""
+    found = []
+    for number, part in enumerate(re.split(r"^---[ \t]*\n", text, flags=re.MULTILINE), start=1):
+        pieces = tuple(piece for piece in re.split(r"(\{\w*\})", part) if piece)
+        slots = [piece for piece in pieces if re.fullmatch(r"\{\w*\}", piece)]
+        where = f"{name}, template {number}"
+        if unknown := [slot for slot in slots if slot not in (HISTORY, CANDIDATES)]:
+            raise ConfigError(
+                f"{where}: there is no slot {unknown[0]}; use {{history}} or {{candidates}}."
+            )
+        if slots.count(HISTORY) != 1 or slots.count(CANDIDATES) > 1:
+            raise ConfigError(f"{where}: expected the slot {{history}} exactly once.")
+        if not part.endswith(BREAK):
+            raise ConfigError(f"{where}: it must end with a line break; the answer follows it.")
+        found.append(Template(pieces))
+    if len({CANDIDATES in template.pieces for template in found}) > 1:
+        raise ConfigError(f"{name}: either all templates have the slot {{candidates}} or none.")
+    return tuple(found)
+
+
+class Prompter:
+    """Turns contexts into token ids with one tokenizer, one catalogue and some templates.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with an end token.
+        templates: the templates, of which each context gets one by (seed, context id).
+        titles: title of each item, in item order.
+        max_history: most recent items a prompt may hold.
+        max_tokens: longest prompt; older items are left out, whole, to keep it.
+        max_title_tokens: longer titles are cut to this many tokens.
+        seed: names the choice of templates and the order of candidates.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        templates: Sequence[Template],
+        titles: Sequence[str],
+        max_history: int,
+        max_tokens: int,
+        max_title_tokens: int = 64,
+        seed: int = 0,
+    ) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                "policy.base: the tokenizer has no end token, which ends every title. Set its "
+                "eos_token and save it again."
+            )
+        self.tokenizer = tokenizer
+        self.templates = tuple(templates)
+        self.max_history = max_history
+        self.max_tokens = max_tokens
+        self.max_title_tokens = max_title_tokens
+        self.seed = seed
+        self.end = int(tokenizer.eos_token_id)
+        begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+        self.begin = np.asarray(begin, np.int64)
+        self.break_tokens = self._encode([BREAK])[0]
+        literals = {piece for template in self.templates for piece in template.pieces}
+        texts = sorted(literals - {HISTORY, CANDIDATES})
+        self._literals = dict(zip(texts, self._encode(texts), strict=True))
+        self.title_tokens = self.tokenize_titles(titles)
+
+    @property
+    def lists_candidates(self) -> bool:
+        """Whether prompts show the candidates."""
+        return CANDIDATES in self.templates[0].pieces
+
+    def tokenize_titles(self, titles: Sequence[str]) -> list[Tokens]:
+        """Tokens of each title as they are after a line break, without special tokens."""
+        if not titles:
+            return []
+        n_break = len(self.break_tokens)
+        plain = self._encode(titles)
+        after_break = self._encode([BREAK + title for title in titles])
+        limit = self.max_title_tokens
+        return [
+            tokens[n_break : n_break + limit]
+            if np.array_equal(tokens[:n_break], self.break_tokens) and len(tokens) > n_break
+            else alone[:limit]
+            for tokens, alone in zip(after_break, plain, strict=True)
+        ]
+
+    def template_of(self, name: int) -> Template:
+        """The template for a context id."""
+        return self.templates[int(integers(len(self.templates), self.seed, "template", name))]
+
+    def prompt(
+        self, history: NDArray[np.int64], name: int, candidates: NDArray[np.int64] | None = None
+    ) -> Tokens:
+        """Token ids of a prompt, begin token included.
+
+        Args:
+            history: item ids, oldest first.
+            name: the context id, which chooses the template.
+            candidates: item ids in the order to show them, where templates list candidates.
+        """
+        template = self.template_of(name)
+        literal = len(self.begin) + sum(len(self._literals.get(p, ())) for p in template.pieces)
+        shown: list[Tokens] = []
+        if candidates is not None and CANDIDATES in template.pieces:
+            shown = self._lines(candidates)
+        budget = self.max_tokens - literal - sum(map(len, shown))
+        recent = self.recent(history, budget)
+        slots = {HISTORY: self._lines(recent), CANDIDATES: shown}
+        parts = [self.begin]
+        for piece in template.pieces:
+            parts.extend(slots.get(piece) or [self._literals.get(piece, self.begin[:0])])
+        return np.concatenate(parts)
+
+    def recent(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+        """The most recent items, whole, that fit both `max_history` and a budget of tokens."""
+        recent = history[max(0, len(history) - self.max_history) :]
+        costs = [len(self.title_tokens[item]) + len(self.break_tokens) for item in recent[::-1]]
+        fitting = int(np.searchsorted(np.cumsum(costs), budget, side="right"))
+        return recent[len(recent) - fitting :]
+
+    def opening(self, name: int) -> Tokens:
+        """Begin token and the text before the history, for templates that grow at the end."""
+        pieces = self.template_of(name).pieces[:-2]
+        return np.concatenate([self.begin, *(self._literals[piece] for piece in pieces)])
+
+    def _lines(self, item_ids: NDArray[np.int64]) -> list[Tokens]:
+        lines = [part for item in item_ids for part in (self.title_tokens[item], self.break_tokens)]
+        return lines[:-1]
+
+    def _encode(self, texts: Sequence[str]) -> list[Tokens]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [np.asarray(tokens, np.int64) for tokens in encoded]

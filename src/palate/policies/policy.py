@@ -1,0 +1,109 @@
+"""What every policy must do: given contexts and candidates, return log-probabilities (B, K)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from palate.data.contexts import Context, Ids
+
+PADDING_ITEM = -1
+"""Item id of an absent candidate in a (B, K) array."""
+
+Batch = dict[str, Any]
+
+
+class Scored(NamedTuple):
+    """Log-probabilities of candidates.
+
+    Attributes:
+        log_probs: (B, K) float32, log π(candidate | context) in nats; 0 for absent candidates.
+        lengths: (B, K) scored tokens of each candidate, end token included; None where an item is
+            one symbol.
+    """
+
+    log_probs: Tensor
+    lengths: Tensor | None = None
+
+
+class Ranking(NamedTuple):
+    """The best items of each context.
+
+    Attributes:
+        item_ids: (B, top) int64, best first.
+        scores: (B, top) float32, their log-probabilities; −inf where nothing was left to rank.
+    """
+
+    item_ids: Ids
+    scores: NDArray[np.float32]
+
+
+class Policy(Protocol):
+    """A recommender that gives each item of its catalogue a log-probability in a context.
+
+    `collate` and `log_probs` are the two halves of `score`: the first runs where batches are
+    made, on the CPU and without the model; the second is differentiable and takes the module to
+    run, so that a trainer can pass its wrapped one and a reference its frozen copy.
+    """
+
+    model: nn.Module
+    items: pa.Table | None
+
+    def collate(self, contexts: Sequence[Context], item_ids: Ids) -> Batch:
+        """Tensors from which `log_probs` scores (B, K) candidates; item id −1 is no candidate."""
+        ...
+
+    def log_probs(self, batch: Batch, model: nn.Module | None = None) -> Scored:
+        """Differentiable (B, K) log-probabilities of a collated batch."""
+        ...
+
+    def collate_histories(self, histories: Sequence[Ids], first_targets: Sequence[int]) -> Batch:
+        """Tensors from which `history_losses` learns every item from its predecessors."""
+        ...
+
+    def history_losses(self, batch: Batch, model: nn.Module | None = None) -> Tensor:
+        """(targets,) differentiable negative log-likelihoods of the items of some histories."""
+        ...
+
+    @property
+    def learns_whole_histories(self) -> bool:
+        """Whether one pass over a history can learn all its items."""
+        ...
+
+    @property
+    def lists_candidates(self) -> bool:
+        """Whether a context shows its candidates, so that a score depends on all of them."""
+        ...
+
+    def score(self, contexts: Sequence[Context], item_ids: Ids) -> Scored:
+        """(B, K) log-probabilities, without gradient, in evaluation mode."""
+        ...
+
+    def catalogue_log_probs(self, contexts: Sequence[Context], pool: Ids | None = None) -> Tensor:
+        """(B, items) log-probabilities of the whole catalogue, or (B, pool) of some items."""
+        ...
+
+    def rank(self, contexts: Sequence[Context], top: int = 10) -> Ranking:
+        """The `top` items of the catalogue for each context, its history left out."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ranking needs."""
+        ...
+
+
+def top_items(
+    log_probs: Tensor, contexts: Sequence[Context], top: int, exclude_history: bool = True
+) -> Ranking:
+    """The best `top` items of (B, items) scores, those of the history left out by default."""
+    scores = log_probs.clone()
+    if exclude_history:
+        for row, context in enumerate(contexts):
+            scores[row, torch.as_tensor(np.asarray(context.history))] = -torch.inf
+    best = scores.topk(min(top, scores.shape[1]), dim=1)
+    return Ranking(best.indices.cpu().numpy(), best.values.float().cpu().numpy())

@@ -1,0 +1,190 @@
+"""Training examples: contexts with sampled negatives, and histories to imitate.
+
+Examples are fetched by (epoch, index), so that what an epoch draws is a pure function of the seed
+and no worker keeps state.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from palate.data.contexts import Context, ContextSet, Ids
+from palate.negatives.sampler import Mixture
+from palate.policies.policy import PADDING_ITEM, Policy
+from palate.randomness import random_bits
+
+Index = tuple[int, int]
+"""(epoch, index of the example)."""
+
+BUCKET_BATCHES = 20
+"""Batches whose examples are sorted by length together: long enough to save padding, short enough
+to leave the order random."""
+
+
+@dataclass(frozen=True)
+class PreferenceSet:
+    """A context with its candidates: item ids and levels (K), level 0 for a negative."""
+
+    context: Context
+    item_ids: Ids
+    levels: Ids
+
+
+class PreferenceSets(Dataset[PreferenceSet]):
+    """Contexts with negatives drawn anew each epoch.
+
+    Args:
+        contexts: training contexts.
+        negatives: the mixture that draws.
+        seed: names the draws.
+    """
+
+    def __init__(self, contexts: ContextSet, negatives: Mixture, seed: int) -> None:
+        self._contexts = contexts
+        self._negatives = negatives
+        self._seed = seed
+        log = contexts.interactions
+        self.sizes = contexts.target_rows - log.first_row[log.users[contexts.target_rows]]
+
+    def __len__(self) -> int:
+        return len(self._contexts)
+
+    def __getitem__(self, index: Index) -> PreferenceSet:
+        epoch, position = index
+        context = self._contexts[position]
+        drawn = self._negatives.draw(context, (self._seed, epoch))
+        item_ids = np.concatenate([context.positives, drawn])
+        levels = np.concatenate([context.levels, np.zeros(len(drawn), np.int64)])
+        return PreferenceSet(context, item_ids, levels)
+
+    def with_negatives(self) -> "PreferenceSets":
+        """Those contexts for which the mixture has at least one negative in the first epoch."""
+        having = [i for i in range(len(self)) if (self[0, i].levels == 0).any()]
+        kept = self._contexts.subset(np.asarray(having, np.int64))
+        return PreferenceSets(kept, self._negatives, self._seed)
+
+
+class Histories(Dataset[tuple[Ids, int]]):
+    """Windows over training histories; each item is a target once, after its predecessors.
+
+    A history longer than `longest` is cut into windows that overlap by half, so that every later
+    target still sees at least half a window.
+
+    Args:
+        histories: item ids of each user, oldest first.
+        longest: items a window may hold.
+    """
+
+    def __init__(self, histories: Sequence[Ids], longest: int) -> None:
+        self._windows: list[tuple[Ids, int]] = []
+        step = max(1, longest // 2)
+        for history in histories:
+            self._windows.append((history[:longest], 0))
+            for end in range(longest + step, len(history) + step, step):
+                start = min(end, len(history)) - longest
+                first = end - step - start
+                self._windows.append((history[start : start + longest], first))
+        self.sizes = np.array([len(items) for items, _ in self._windows])
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: Index) -> tuple[Ids, int]:
+        return self._windows[index[1]]
+
+
+class Imitations(Dataset[PreferenceSet]):
+    """Each later item of each training history as a context of its own with one positive.
+
+    For policies whose prompts must be read anew for every target.
+
+    Args:
+        contexts: one context per target; the item at the target is the positive.
+        shown: items to draw beside it where the prompt lists candidates, or None.
+        seed: names the draws.
+    """
+
+    def __init__(self, contexts: ContextSet, shown: Mixture | None, seed: int) -> None:
+        self._contexts = contexts
+        self._shown = shown
+        self._seed = seed
+        log = contexts.interactions
+        self.sizes = contexts.target_rows - log.first_row[log.users[contexts.target_rows]]
+
+    def __len__(self) -> int:
+        return len(self._contexts)
+
+    def __getitem__(self, index: Index) -> PreferenceSet:
+        epoch, position = index
+        context = self._contexts[position]
+        log = self._contexts.interactions
+        target = log.items[self._contexts.target_rows[position]][None]
+        shown = None
+        if self._shown is not None:
+            name = (self._seed, epoch)
+            alone = Context(context.history, target, target * 0 + 1, context.context_id)
+            shown = np.concatenate([target, self._shown.draw(alone, name)])
+            shown = shown[np.argsort(random_bits(*name, "order", context.context_id, shown))]
+        asked = Context(
+            context.history, target, target * 0 + 1, context.context_id, candidates=shown
+        )
+        return PreferenceSet(asked, target, np.ones(1, np.int64))
+
+
+class BucketedBatches(Sampler[list[Index]]):
+    """Batches of (epoch, index) in an order named by (seed, epoch), similar lengths together.
+
+    Args:
+        sizes: (n,) length of each example.
+        batch_size: examples in a batch.
+        seed: names the order.
+    """
+
+    def __init__(self, sizes: Ids, batch_size: int, seed: int) -> None:
+        self._sizes = sizes
+        self._seed = seed
+        self._epoch = 0
+        self.batch_size = batch_size
+        self.drop_last = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self._sizes) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Index]]:
+        index = np.arange(len(self._sizes))
+        order = np.argsort(random_bits(self._seed, "order", self._epoch, index))
+        bucket = np.arange(len(order)) // (self.batch_size * BUCKET_BATCHES)
+        order = order[np.lexsort([self._sizes[order], bucket])]
+        batches = [
+            order[start : start + self.batch_size]
+            for start in range(0, len(order), self.batch_size)
+        ]
+        shuffled = np.argsort(random_bits(self._seed, "batches", self._epoch, np.arange(len(self))))
+        return iter([[(self._epoch, int(i)) for i in batches[b]] for b in shuffled])
+
+
+def collate_sets(policy: Policy, sets: Sequence[PreferenceSet]) -> dict[str, Any]:
+    """A batch of preference sets: the policy's tensors, `levels` (B, K) and `contexts`, B."""
+    width = max(len(one.item_ids) for one in sets)
+    item_ids = np.full((len(sets), width), PADDING_ITEM)
+    levels = np.full((len(sets), width), -1)
+    for row, one in enumerate(sets):
+        item_ids[row, : len(one.item_ids)] = one.item_ids
+        levels[row, : len(one.levels)] = one.levels
+    batch = policy.collate([one.context for one in sets], item_ids)
+    return {**batch, "levels": torch.from_numpy(levels), "contexts": len(sets)}
+
+
+def collate_windows(policy: Policy, windows: Sequence[tuple[Ids, int]]) -> dict[str, Any]:
+    """A batch of histories: the policy's tensors and `contexts`, the number of targets."""
+    histories, first_targets = [items for items, _ in windows], [first for _, first in windows]
+    targets = sum(len(items) - first for items, first in windows)
+    return {**policy.collate_histories(histories, first_targets), "contexts": targets}

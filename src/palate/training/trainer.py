@@ -1,0 +1,224 @@
+"""`transformers.Trainer`, told what a batch of contexts is.
+
+What is ours: how a loss comes out of a batch, in which order batches come, and that validation
+ranks held-out items. All else (optimiser, schedule, accumulation, mixed precision, checkpoints,
+resuming, several processes) is the Trainer's.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint, set_seed
+
+from palate.config import TrainingOptions
+from palate.errors import DataError
+from palate.policies.policy import Policy
+from palate.training.preference_sets import BucketedBatches
+from palate.training.progress import JsonLines, ProgressBar, tensorboard
+
+Losses = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
+"""(module, batch) → one loss per context, and scalars to log."""
+
+Validation = Callable[[], dict[str, float]]
+"""Metrics of the policy as it is now."""
+
+
+class RecommenderTrainer(Trainer):
+    """Minimises the mean of a per-context loss over the contexts of a step.
+
+    Args:
+        policy: what is trained.
+        losses: the loss of each context of a batch.
+        validation: metrics of the policy as it is.
+        dataset: examples, fetched by (epoch, index); `sizes` orders them into batches.
+        collate: examples → batch with a number of `contexts`.
+        arguments: the Trainer's own.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        losses: Losses,
+        validation: Validation,
+        dataset: Any,
+        collate: Callable[[Any], dict[str, Any]],
+        arguments: TrainingArguments,
+    ) -> None:
+        super().__init__(
+            model=policy.model,
+            args=arguments,
+            train_dataset=dataset,
+            eval_dataset=dataset if arguments.eval_strategy != "no" else None,
+            data_collator=collate,
+        )
+        self.loss_is_scaled_for_ga = True
+        self._losses = losses
+        self._validation = validation
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches in the order that (seed, epoch) names."""
+        dataset: Any = self.train_dataset
+        batches = BucketedBatches(dataset.sizes, self.args.per_device_train_batch_size, self.args.seed)
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of one step and how many contexts they hold over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        contexts = torch.tensor(sum(batch["contexts"] for batch in batches), device=device)
+        return batches, self.accelerator.gather(contexts).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """This batch's share of the mean over the contexts of the step."""
+        losses, logs = self._losses(model, inputs)
+        for name, value in logs.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
+        self._batches += 1
+        total = inputs["contexts"] if num_items_in_batch is None else num_items_in_batch
+        # processes average their gradients, but the total counts the contexts of all of them
+        loss = losses.sum() * self.accelerator.num_processes / total
+        return (loss, losses) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means since the last line; stops the run where the loss is not a number."""
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise DataError(
+                f"the loss is {logs['loss']} at step {self.state.global_step}: training diverged. "
+                "Lower the learning rate or beta of this stage."
+            )
+        if "loss" in logs and self._batches:
+            logs |= {name: float(value) / self._batches for name, value in self._sums.items()}
+            self._sums, self._batches = {}, 0
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Ranks the held-out items of the validation contexts."""
+        metrics = {
+            f"{metric_key_prefix}_{name}": value for name, value in self._validation().items()
+        }
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+
+def train(
+    stage: str,
+    policy: Policy,
+    losses: Losses,
+    validation: Validation,
+    dataset: Dataset[Any],
+    collate: Callable[[Any], dict[str, Any]],
+    options: TrainingOptions,
+    folder: Path,
+    seed: int,
+    trackers: tuple[str, ...] = ("tensorboard",),
+    early_stopping: bool = True,
+) -> int:
+    """Train a policy in place and leave it at its best checkpoint.
+
+    Args:
+        stage: names the stage in the progress bar and in `train.jsonl`.
+        policy: what is trained.
+        losses: the loss of each context of a batch.
+        validation: metrics of the policy as it is; `options.metric` is among them.
+        dataset: examples, fetched by (epoch, index), with `sizes`.
+        collate: examples → batch.
+        options: how to train.
+        folder: the run folder; checkpoints go to `checkpoints/STAGE` in it and are found there
+            again by a run that was stopped.
+        seed: names the order of batches and seeds dropout.
+        trackers: what else to log to, by the names of the Trainer's `report_to`.
+        early_stopping: stop when validation no longer improves; else all steps are made.
+
+    Returns:
+        Number of optimiser steps made, those after the best checkpoint included.
+    """
+    set_seed(seed)
+    sizes: Any = dataset
+    per_epoch = math.ceil(len(sizes) / options.batch_size / options.accumulate)
+    steps = options.max_steps or math.ceil(options.epochs * per_epoch)
+    interval = max(1, min(round(per_epoch / options.evaluations), steps))
+    checkpoints = folder / "checkpoints" / stage
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulate,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.schedule,
+        warmup_steps=math.ceil(options.warmup * steps),
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.clip,
+        eval_strategy="steps",
+        eval_steps=interval,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=options.metric,
+        greater_is_better=True,
+        logging_steps=min(options.log_every, steps),
+        logging_nan_inf_filter=False,
+        bf16=options.precision == "bf16",
+        use_cpu=policy_device(policy).type == "cpu",
+        seed=seed,
+        dataloader_num_workers=options.workers,
+        dataloader_pin_memory=policy_device(policy).type == "cuda",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to=[name for name in trackers if name != "tensorboard"],
+        run_name=f"{folder.name}-{stage}",
+    )
+    trainer = RecommenderTrainer(policy, losses, validation, dataset, collate, arguments)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ProgressBar(stage, options.metric))
+    trainer.add_callback(JsonLines(folder / "train.jsonl", stage))
+    if "tensorboard" in trackers:
+        trainer.add_callback(tensorboard(folder / "tensorboard" / stage))
+    if early_stopping:
+        trainer.add_callback(EarlyStoppingCallback(options.patience))
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return trainer.state.global_step
+
+
+def policy_device(policy: Policy) -> torch.device:
+    """Where a policy's weights are."""
+    return next(policy.model.parameters()).device
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch off all dropout, so that policy and reference differ by their weights alone."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "dropout_p"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)

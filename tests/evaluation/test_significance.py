@@ -1,0 +1,161 @@
+"""Intervals and paired tests by user: naming of draws, coverage, null p-values, corner cases."""
+
+import numpy as np
+import pytest
+
+from palate.errors import ConfigError, DataError
+from palate.evaluation import significance
+from palate.evaluation.significance import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    paired_difference,
+)
+from palate.randomness import integers, random_bits
+
+
+def correlated_table(random, n_users=60):
+    """Values whose contexts share their user's effect; the true mean is 0.3."""
+    counts = random.integers(1, 9, n_users)
+    users = np.repeat(random.permutation(10 * n_users)[:n_users] - 17, counts)
+    values = 0.3 + np.repeat(random.normal(size=n_users), counts) + random.normal(size=len(users))
+    return values, users
+
+
+def test_interval_equals_a_loop_over_named_draws(monkeypatch):
+    values = np.array([1.0, 0.0, 4.0, 2.0, 2.0, 7.0])
+    users = np.array([90, -3, 90, 5, -3, 5])
+    # By ascending id: user −3 has (0, 2), user 5 has (2, 7), user 90 has (1, 4).
+    sums, counts = [2.0, 9.0, 5.0], [2, 2, 2]
+    ratios = []
+    for b in range(50):
+        drawn = [int(integers(3, 11, "bootstrap", b, j)) for j in range(3)]
+        ratios.append(sum(sums[u] for u in drawn) / sum(counts[u] for u in drawn))
+    expected = (16 / 6, *np.quantile(ratios, [0.1, 0.9]))
+    assert bootstrap_interval(values, users, 11, 50, 0.8) == pytest.approx(expected, abs=1e-12)
+    monkeypatch.setattr(significance, "_BLOCK", 7)
+    assert bootstrap_interval(values, users, 11, 50, 0.8) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_statistic_is_a_mean_over_contexts_not_over_users():
+    # User 0: three contexts of 1; user 1: one of 0. A draw is (0,0), (0,1), (1,0) or (1,1):
+    # 6/6, 3/4, 3/4 or 0/2. The mean over contexts is 3/4, that over users would be 1/2.
+    mean, low, high = bootstrap_interval([1, 1, 1, 0], [0, 0, 0, 1], seed=1)
+    assert (mean, low, high) == (0.75, 0.0, 1.0)
+    _, low, high = bootstrap_interval([1, 1, 1, 0], [0, 0, 0, 1], seed=1, confidence=0.2)
+    assert (low, high) == (0.75, 0.75)  # (0,1) and (1,0) hold the middle half of the draws
+
+
+def test_metrics_together_equal_metrics_alone():
+    random = np.random.default_rng(3)
+    values, users = correlated_table(random)
+    table = {"a": values, "b": values**2, "c": np.ones(len(users))}
+    together = bootstrap_intervals(table, users, seed=4, draws=100)
+    for name, column in table.items():
+        assert together[name] == bootstrap_interval(column, users, seed=4, draws=100)
+    assert together["c"] == (1.0, 1.0, 1.0)
+    assert bootstrap_intervals({}, users, seed=4) == {}
+
+
+def test_interval_covers_the_truth_where_contexts_are_correlated():
+    random = np.random.default_rng(0)
+    by_user = by_context = 0
+    for table in range(300):
+        values, users = correlated_table(random)
+        _, low, high = bootstrap_interval(values, users, seed=table, draws=300)
+        by_user += low <= 0.3 <= high
+        _, low, high = bootstrap_interval(values, np.arange(len(users)), seed=table, draws=300)
+        by_context += low <= 0.3 <= high
+    assert 0.90 <= by_user / 300 <= 0.99
+    assert by_context / 300 < 0.85  # as if contexts were independent: too sure of itself
+
+
+def test_one_user_and_one_context():
+    assert bootstrap_interval([0.1, 0.7], [5, 5], seed=0) == pytest.approx((0.4, 0.4, 0.4))
+    mean, low, high = bootstrap_interval([0.1, 0.7, 0.3], [5, 5, 5], seed=0)
+    assert mean == low == high
+    found = paired_difference([1.0, 0.5], [0.0, 0.5], [9, 9], seed=0)
+    assert found == {"value": 0.5, "low": 0.5, "high": 0.5, "p": 1.0, "n_users": 1}
+
+
+def test_identical_runs_differ_by_nothing():
+    values, users = correlated_table(np.random.default_rng(1))
+    found = paired_difference(values, values, users, seed=0, permutations=100)
+    assert found == {"value": 0, "low": 0, "high": 0, "p": 1.0, "n_users": 60}
+
+
+def test_p_by_hand():
+    users = [3, 1, 2]
+    # D = 1, 2, 3: of the 8 sign patterns only +++ and −−− reach |sum| 6: 2/8.
+    found = paired_difference([1, 2, 3], [0, 0, 0], users, seed=5)
+    assert found["p"] == pytest.approx(2 / 8, abs=0.02)
+    assert found["value"] == 2
+    # D = 0.1, 0.1, 0.1, −0.1: |sum| ≥ 0.2 in all patterns but the 6 with two of each: 10/16.
+    # Its additions round differently; without a tolerance some of the equal sums would be lost.
+    found = paired_difference([0.1, 0.1, 0.1, 0.0], [0, 0, 0, 0.1], [1, 2, 3, 4], seed=5)
+    assert found["p"] == pytest.approx(10 / 16, abs=0.02)
+
+
+@pytest.mark.parametrize("block", [10, 1 << 18])
+def test_p_equals_a_loop_over_named_signs(monkeypatch, block):
+    monkeypatch.setattr(significance, "_BLOCK", block)
+    difference = np.random.default_rng(2).normal(0.1, 1, 70)
+    count = 0
+    for t in range(40):
+        words = [int(random_bits(8, "sign flip", t, w)) for w in range(2)]
+        signs = [1 if words[u // 64] >> (u % 64) & 1 else -1 for u in range(70)]
+        count += abs(np.dot(signs, difference)) >= abs(difference.sum())
+    found = paired_difference(
+        difference, np.zeros(70), np.arange(70), seed=8, draws=5, permutations=40
+    )
+    assert found["p"] == (1 + count) / 41
+
+
+def test_null_p_values_are_uniform_and_effects_are_found():
+    random = np.random.default_rng(7)
+    p_values = []
+    for table in range(300):
+        values, users = correlated_table(random, n_users=40)
+        values -= 0.3
+        found = paired_difference(
+            values, np.zeros(len(users)), users, seed=table, draws=1, permutations=199
+        )
+        p_values.append(found["p"])
+    # Binomial standard deviations at 300 tables: 0.013, 0.025 and 0.029.
+    for level, slack in ((0.05, 0.04), (0.25, 0.075), (0.5, 0.09)):
+        assert np.mean(np.array(p_values) <= level) == pytest.approx(level, abs=slack)
+    values, users = correlated_table(random)
+    found = paired_difference(values + 2, np.zeros(len(users)), users, seed=0, permutations=999)
+    assert found["p"] == 1 / 1000
+    assert found["low"] > 0
+
+
+def test_same_seed_same_numbers_whatever_the_order_of_contexts():
+    values, users = correlated_table(np.random.default_rng(4))
+    order = np.random.default_rng(5).permutation(len(users))
+    found = paired_difference(values, np.zeros(len(users)), users, seed=6)
+    again = paired_difference(values, np.zeros(len(users)), users, seed=6)
+    moved = paired_difference(values[order], np.zeros(len(users)), users[order], seed=6)
+    other = paired_difference(values, np.zeros(len(users)), users, seed=7)
+    assert found == again
+    assert moved == pytest.approx(dict(found), abs=1e-12)
+    assert (found["low"], found["p"]) != (other["low"], other["p"])
+    swapped = paired_difference(np.zeros(len(users)), values, users, seed=6)
+    assert swapped["p"] == found["p"]
+    assert swapped["low"] == pytest.approx(-found["high"], abs=1e-12)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(DataError, match=r"a has shape \(2,\) and b \(3,\)"):
+        paired_difference([1, 2], [1, 2, 3], [0, 1], seed=0)
+    with pytest.raises(DataError, match=r"shape \(2,\) and users \(3,\)"):
+        bootstrap_interval([1, 2], [1, 2, 3], seed=0)
+    with pytest.raises(DataError, match="empty"):
+        bootstrap_interval([], [], seed=0)
+    with pytest.raises(DataError, match="context 1 is nan"):
+        bootstrap_interval([1, np.nan], [0, 1], seed=0)
+    with pytest.raises(ConfigError, match="draws"):
+        bootstrap_interval([1], [0], seed=0, draws=0)
+    with pytest.raises(ConfigError, match="confidence"):
+        bootstrap_interval([1], [0], seed=0, confidence=95)
+    with pytest.raises(ConfigError, match="permutations"):
+        paired_difference([1], [0], [0], seed=0, permutations=0)
