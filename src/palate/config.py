@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from palate.errors import ConfigError, did_you_mean
 
 
+METRICS = r"^(loss|(hr|recall|ndcg|mrr|map)@[1-9]\d*)$"
+
+
 class Section(BaseModel):
     """A part of the configuration; unknown keys are refused."""
 
@@ -94,8 +97,9 @@ class TrainingOptions(Section):
     """Validations in an epoch."""
     patience: int = Field(3, gt=0)
     """Validations without improvement after which training stops."""
-    metric: str = Field("ndcg@10", pattern=r"^(hr|recall|ndcg|mrr|map)@[1-9]\d*$")
-    """Validation metric that chooses the checkpoint."""
+    metric: str = Field("ndcg@10", pattern=METRICS)
+    """Validation metric that chooses the checkpoint: of the ranking, or the loss (mean −log π of
+    the held-out liked items), which is cheap and steady."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of matrix products; log-probabilities are always summed in fp32."""
     log_every: int = Field(10, gt=0)
@@ -106,6 +110,9 @@ class TrainingOptions(Section):
 
 class SFTConfig(TrainingOptions):
     """Imitation of every interaction."""
+
+    metric: str = Field("loss", pattern=METRICS)
+    """Validation metric that chooses the checkpoint; see align.metric."""
 
 
 class AlignConfig(TrainingOptions):
@@ -144,7 +151,7 @@ class EvaluationConfig(Section):
     """Seeded sample of validation contexts; null for all."""
     bootstrap: int = Field(1000, ge=100)
     """Draws behind an interval."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(32, ge=1)
     """Contexts scored at once."""
 
 
@@ -166,8 +173,8 @@ class RunConfig(Section):
     @property
     def cutoffs(self) -> list[int]:
         """All cutoffs that are reported or chosen by."""
-        chosen = {int(options.metric.split("@")[1]) for options in (self.sft, self.align)}
-        return sorted({*self.evaluation.cutoffs, *chosen})
+        chosen = [options.metric.partition("@")[2] for options in (self.sft, self.align)]
+        return sorted({*self.evaluation.cutoffs, *(int(cutoff) for cutoff in chosen if cutoff)})
 
 
 def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:

@@ -137,7 +137,7 @@ def imitate_stage(
         "sft",
         policy,
         data,
-        _validation(evaluation, policy, contexts),
+        _validation(evaluation, policy, contexts, config.sft.metric),
         config.sft,
         config.policy.max_history,
         folder,
@@ -170,7 +170,7 @@ def align_stage(
         OBJECTIVES[options.objective],
         options.beta,
         REFERENCES[options.reference](policy),
-        _validation(evaluation, policy, contexts),
+        _validation(evaluation, policy, contexts, options.metric),
         options,
         folder,
         config.seed,
@@ -198,7 +198,7 @@ def continue_stage(
         "sft_continued",
         policy,
         data,
-        _validation(evaluation, policy, contexts),
+        _validation(evaluation, policy, contexts, config.sft.metric),
         config.sft.model_copy(update={"max_steps": steps}),
         config.policy.max_history,
         folder,
@@ -265,8 +265,10 @@ def _changed(before: Any, after: Any, prefix: str = "") -> list[str]:
     ]
 
 
-def _validation(evaluation: Evaluation, policy: Any, contexts: ContextSet) -> Validation:
-    return lambda: evaluation.validate(policy, contexts)
+def _validation(
+    evaluation: Evaluation, policy: Any, contexts: ContextSet, metric: str
+) -> Validation:
+    return lambda: evaluation.validate(policy, contexts, metric)
 
 
 def _world(config: RunConfig) -> Simulation | None:

@@ -29,7 +29,7 @@ from palate.evaluation.ranking import (
 )
 from palate.evaluation.significance import paired_difference
 from palate.files import replacing, write_json, write_table
-from palate.policies.policy import Policy
+from palate.policies.policy import PADDING_ITEM, Policy
 
 ORDER = ("random", "popularity", "markov", "sft", "sft_continued", "aligned")
 TRUTH = ("taste_oracle", "oracle")
@@ -63,8 +63,15 @@ class Evaluation:
             every, self.config.test_contexts, config.seed, "test sample"
         )
 
-    def validate(self, policy: Policy, contexts: ContextSet) -> dict[str, float]:
-        """Mean metrics of a policy on some contexts, over the catalogue where it can."""
+    def validate(self, policy: Policy, contexts: ContextSet, metric: str) -> dict[str, float]:
+        """Mean metrics of a policy on some contexts: the loss, and unless it is all that is
+        asked for, those of the ranking, over the catalogue where the policy can."""
+        loss = {"loss": mean_loss(policy, contexts, self.config.batch_size)}
+        if metric == "loss":
+            return loss
+        return loss | self._ranking_means(policy, contexts)
+
+    def _ranking_means(self, policy: Policy, contexts: ContextSet) -> dict[str, float]:
         if policy.lists_candidates:
             lists = draw_candidates(
                 contexts, self.data.n_items, self.config.candidates, self.seed + 1
@@ -140,6 +147,20 @@ class Evaluation:
         if not path.is_file():
             _write_ranks(rank(), path)
         return _read_ranks(path)
+
+
+def mean_loss(policy: Policy, contexts: ContextSet, batch_size: int) -> float:
+    """Mean −log π over the positives of each context, then over contexts."""
+    total = 0.0
+    for start in range(0, len(contexts), batch_size):
+        batch = contexts[start : start + batch_size]
+        width = max(len(context.positives) for context in batch)
+        item_ids = np.full((len(batch), width), PADDING_ITEM)
+        for row, context in enumerate(batch):
+            item_ids[row, : len(context.positives)] = context.positives
+        log_probs = policy.score(batch, item_ids).log_probs.double().cpu().numpy()
+        total -= float((log_probs.sum(axis=1) / (item_ids != PADDING_ITEM).sum(axis=1)).sum())
+    return total / len(contexts)
 
 
 def catalogue_scorer(policy: Policy) -> CatalogueScorer:

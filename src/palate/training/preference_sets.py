@@ -71,23 +71,22 @@ class PreferenceSets(Dataset[PreferenceSet]):
 class Histories(Dataset[tuple[Ids, int]]):
     """Windows over training histories; each item is a target once, after its predecessors.
 
-    A history longer than `longest` is cut into windows that overlap by half, so that every later
-    target still sees at least half a window.
+    Long histories are cut into windows of three times `context` items that overlap by `context`,
+    so that every later target sees at least as much as a prompt holds.
 
     Args:
         histories: item ids of each user, oldest first.
-        longest: items a window may hold.
+        context: items a prompt may hold.
     """
 
-    def __init__(self, histories: Sequence[Ids], longest: int) -> None:
+    def __init__(self, histories: Sequence[Ids], context: int) -> None:
         self._windows: list[tuple[Ids, int]] = []
-        step = max(1, longest // 2)
+        longest, step = 3 * context, 2 * context
         for history in histories:
             self._windows.append((history[:longest], 0))
-            for end in range(longest + step, len(history) + step, step):
-                start = min(end, len(history)) - longest
-                first = end - step - start
-                self._windows.append((history[start : start + longest], first))
+            for target in range(longest, len(history), step):
+                window = history[target - context : target + step]
+                self._windows.append((window, context))
         self.sizes = np.array([len(items) for items, _ in self._windows])
 
     def __len__(self) -> int:

@@ -64,8 +64,7 @@ class ProgressBar(TrainerCallback):
         if "loss" in logs:
             self._loss = f"loss {logs['loss']:.4g}"
         if (value := logs.get(f"eval_{self._metric}")) is not None:
-            best = max(value, state.best_metric or 0.0)
-            self._validation = f"validation {self._metric} {value:.4f} (best {best:.4f})"
+            self._validation = f"validation {self._metric} {value:.4f}"
         self._bar.update(self._task, note=f"{self._loss}  {self._validation}")
 
     def on_train_end(

@@ -55,7 +55,7 @@ def imitate(
         Number of optimiser steps made.
     """
     if policy.learns_whole_histories:
-        dataset: Any = Histories(data.training_histories, max_history + 1)
+        dataset: Any = Histories(data.training_histories, max_history)
         collate: Any = partial(collate_windows, policy)
 
         def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -183,7 +183,7 @@ def train(
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=options.metric,
-        greater_is_better=True,
+        greater_is_better=options.metric != "loss",
         logging_steps=min(options.log_every, steps),
         logging_nan_inf_filter=False,
         bf16=options.precision == "bf16",

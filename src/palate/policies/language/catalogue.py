@@ -15,9 +15,11 @@ from transformers import DynamicCache
 from palate.policies.language.packing import attention_mask
 from palate.policies.language.prompts import Tokens
 
-CHUNK_TOKENS = 384
+CHUNK_TOKENS = 128
 """Title tokens a chunk holds: enough to fill matrix products, few enough that the square of
 attention among unrelated titles stays small beside them."""
+MOST_LOGITS = 2**26
+"""Logits held at once, 256 MiB in float32; a large vocabulary makes chunks smaller."""
 
 
 def catalogue_log_probs(
@@ -27,7 +29,7 @@ def catalogue_log_probs(
     end_token: int,
     pad_token: int,
     device: torch.device,
-    chunk_tokens: int = CHUNK_TOKENS,
+    chunk_tokens: int | None = None,
 ) -> Tensor:
     """(B, titles) float32 log-probability of every title after every prompt.
 
@@ -38,7 +40,7 @@ def catalogue_log_probs(
         end_token: scored after each title.
         pad_token: fills shorter prompts on the left.
         device: where the model is.
-        chunk_tokens: title tokens to pass at once.
+        chunk_tokens: title tokens to pass at once; by default as many as are fast.
     """
     width = max(map(len, prompts))
     input_ids = np.full((len(prompts), width), pad_token, np.int64)
@@ -64,6 +66,8 @@ def catalogue_log_probs(
         kept=1,
     )[:, -1].log_softmax(dim=-1)
 
+    room = MOST_LOGITS // first.numel()
+    chunk_tokens = chunk_tokens or max(1, min(CHUNK_TOKENS, room))
     scores = torch.empty(len(prompts), len(titles), device=device)
     for start, stop in _chunks(titles, chunk_tokens):
         chunk = titles[start:stop]
