@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from palate.errors import ConfigError, did_you_mean
 
-
 METRICS = r"^(loss|(hr|recall|ndcg|mrr|map)@[1-9]\d*)$"
 
 
@@ -28,23 +27,23 @@ class DataConfig(Section):
     """File or folder of a source that reads one."""
     options: dict[str, Any] = {}
     """Further options of the source."""
-    k_core: int = Field(5, ge=1)
+    k_core: int = Field(default=5, ge=1)
     """Least interactions of every user and item; 1 keeps all."""
     split: Literal["leave_one_out", "global_time"] = "leave_one_out"
     """Hold out each user's last liked items, or everything after two moments."""
     fractions: tuple[float, float] = (0.8, 0.9)
     """Shares of the log before validation and before test, for global_time."""
-    levels: list[float] = Field([4.0], min_length=1)
+    levels: list[float] = Field(default=[4.0], min_length=1)
     """Rating thresholds; reaching the first makes an item liked."""
     disliked: float | None = 2.5
     """Ratings up to this are observed dislikes; null for none."""
     positives: Literal["next", "window"] = "next"
     """A context's positives: the next liked item, or all liked in the next window."""
-    window: int = Field(5, ge=2)
+    window: int = Field(default=5, ge=2)
     """Interactions in a window."""
     duplicates: Literal["first", "last"] = "last"
     """Which of several interactions with one item stays."""
-    min_history: int = Field(1, ge=1)
+    min_history: int = Field(default=1, ge=1)
     """Interactions that must come before a target."""
 
     @model_validator(mode="after")
@@ -68,67 +67,67 @@ class PolicyConfig(Section):
     """tiny or small (made from scratch), a folder, or a Hugging Face name."""
     prompts: str = "history"
     """history, history_and_candidates, or a file of templates."""
-    max_history: int = Field(10, ge=1)
+    max_history: int = Field(default=10, ge=1)
     """Most recent items a prompt may hold."""
 
 
 class TrainingOptions(Section):
     """How a stage trains; the same for imitation and alignment."""
 
-    epochs: float = Field(10, gt=0)
+    epochs: float = Field(default=10, gt=0)
     """Passes over the training examples, at most."""
-    max_steps: int | None = Field(None, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
     """Optimiser steps, at most; overrides `epochs`."""
-    batch_size: int = Field(32, gt=0)
+    batch_size: int = Field(default=32, gt=0)
     """Examples in a batch: histories in imitation, contexts in alignment."""
-    accumulate: int = Field(1, gt=0)
+    accumulate: int = Field(default=1, gt=0)
     """Batches whose gradients are added before a step."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Largest learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Learning rate over the steps after warm-up."""
-    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled weight decay."""
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(default=1.0, gt=0)
     """Largest norm of a gradient."""
-    evaluations: float = Field(1.0, gt=0)
+    evaluations: float = Field(default=1.0, gt=0)
     """Validations in an epoch."""
-    patience: int = Field(3, gt=0)
+    patience: int = Field(default=3, gt=0)
     """Validations without improvement after which training stops."""
-    metric: str = Field("ndcg@10", pattern=METRICS)
+    metric: str = Field(default="ndcg@10", pattern=METRICS)
     """Validation metric that chooses the checkpoint: of the ranking, or the loss (mean −log π of
     the held-out liked items), which is cheap and steady."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of matrix products; log-probabilities are always summed in fp32."""
-    log_every: int = Field(10, gt=0)
+    log_every: int = Field(default=10, gt=0)
     """Steps between lines of train.jsonl."""
-    workers: int = Field(0, ge=0)
+    workers: int = Field(default=0, ge=0)
     """Processes that make batches; 0 makes them in the training process."""
 
 
 class SFTConfig(TrainingOptions):
     """Imitation of every interaction."""
 
-    metric: str = Field("loss", pattern=METRICS)
+    metric: str = Field(default="loss", pattern=METRICS)
     """Validation metric that chooses the checkpoint; see align.metric."""
 
 
 class AlignConfig(TrainingOptions):
     """Preference optimisation of the imitating policy."""
 
-    epochs: float = Field(3, gt=0)
+    epochs: float = Field(default=3, gt=0)
     """Passes over the contexts, at most."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
     """Largest learning rate."""
     objective: str = "s_dpo"
     """dpo, s_dpo or mult_dpo."""
-    beta: float = Field(1.0, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     """Inverse temperature: larger keeps nearer to the reference."""
     reference: str = "frozen"
     """What the policy is held to."""
-    negatives: dict[str, int] = Field({"uniform": 10}, min_length=1)
+    negatives: dict[str, int] = Field(default={"uniform": 10}, min_length=1)
     """Sampler → negatives per context."""
     exclude_history: bool = True
     """Never draw an item of the history as a negative."""
@@ -139,26 +138,26 @@ class EvaluationConfig(Section):
 
     protocols: list[Literal["catalogue", "candidates"]] = ["catalogue", "candidates"]
     """Rank among all items, among sampled candidates, or both."""
-    candidates: int = Field(20, ge=2)
+    candidates: int = Field(default=20, ge=2)
     """Items in a candidate list."""
     cutoffs: list[int] = [1, 5, 10, 20]
     """K of the metrics."""
     exclude_history: bool = True
     """Leave items of the history out of the catalogue."""
-    test_contexts: int | None = Field(None, ge=1)
+    test_contexts: int | None = Field(default=None, ge=1)
     """Seeded sample of test contexts; null for all."""
-    validation_contexts: int | None = Field(200, ge=1)
+    validation_contexts: int | None = Field(default=200, ge=1)
     """Seeded sample of validation contexts; null for all."""
-    bootstrap: int = Field(1000, ge=100)
+    bootstrap: int = Field(default=1000, ge=100)
     """Draws behind an interval."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Contexts scored at once."""
 
 
 class RunConfig(Section):
     """Everything a run depends on."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Names every random draw of the run."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""

@@ -128,7 +128,11 @@ def imitate_stage(
     if (folder / "sft").is_dir():
         return
     policy = LanguagePolicy.create(
-        config.policy.base, data.items, config.policy.prompts, config.policy.max_history, config.seed
+        config.policy.base,
+        data.items,
+        config.policy.prompts,
+        config.policy.max_history,
+        config.seed,
     )
     policy.model.to(device)
     parameters = sum(weights.numel() for weights in policy.model.parameters())

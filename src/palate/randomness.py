@@ -38,13 +38,13 @@ def random_bits(*keys: Key) -> NDArray[np.uint64]:
 
 def uniform(*keys: Key) -> NDArray[np.float64]:
     """Uniform draws in [0, 1), one for each element of the broadcast keys."""
-    return (random_bits(*keys) >> np.uint64(11)) * 2.0**-53
+    return (random_bits(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def normal(*keys: Key) -> NDArray[np.float64]:
     """Standard normal draws (Box and Muller's transform), one for each element of the keys."""
     radius = np.sqrt(-2.0 * np.log1p(-uniform(*keys, 1)))
-    return radius * np.cos(2.0 * np.pi * uniform(*keys, 2))
+    return (radius * np.cos(2.0 * np.pi * uniform(*keys, 2))).astype(np.float64)
 
 
 def gumbel(*keys: Key) -> NDArray[np.float64]:

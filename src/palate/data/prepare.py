@@ -70,7 +70,7 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
         The manifest: origin, choices, counts, tie rule, and SHA-256 of each file written.
 
     Raises:
-        DataError: the tables are malformed, a step leaves no rows, or a step needs a missing column.
+        DataError: the tables are malformed, a step leaves no rows, or it needs a missing column.
     """
     check_tables(tables)
     columns = tables.interactions.column_names
@@ -205,16 +205,19 @@ def positions(
 
 
 def portable_hash(seed: int, *columns: str) -> nw.Expr:
-    """Integers below 2^31 − 1 from integer columns, the same on every engine.
+    """Integers below the prime 2^31 − 1 from integer columns, the same on every engine.
 
-    Two Lehmer steps a column (multipliers of Park, Miller and of Fishman, Moore). All literals
-    are 64-bit: Spark would otherwise compute in 32 bits and overflow.
+    For each column the state goes twice through x² + a x + c modulo the prime: the square mixes
+    what a linear generator would only shift. All literals are 64-bit: Spark would otherwise
+    compute in 32 bits and overflow.
     """
-    modulus = _int64(2**31 - 1)
+    prime = _int64(2**31 - 1)
     state: nw.Expr = _int64(seed % (2**31 - 1))
     for column in columns:
-        state = ((state + nw.col(column).cast(nw.Int64)) % modulus * _int64(48271)) + _int64(11)
-        state = (state % modulus * _int64(69621) + _int64(17)) % modulus
+        state = (state + nw.col(column).cast(nw.Int64)) % prime
+        for factor, constant in ((48_271, 1_013_904_223), (69_621, 12_345)):
+            linear = state * _int64(factor) + _int64(constant)
+            state = (state * state % prime + linear) % prime
     return state
 
 

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions when it is imported)
 """Reading delimited text, from a folder or out of a zip, with errors that name the line."""
 
 import hashlib
@@ -106,9 +108,7 @@ def _read(file: Path, folder: Path, names: tuple[str, ...]) -> bytes:
     return file.read_bytes()
 
 
-def _members_of(
-    archive: zipfile.ZipFile, path: Path, names: tuple[str, ...]
-) -> dict[str, bytes]:
+def _members_of(archive: zipfile.ZipFile, path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     members = archive.namelist()
     for member in members:
         inside = PurePosixPath(member.replace("\\", "/"))

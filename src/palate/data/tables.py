@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions when it is imported)
 """The two tables every source gives: interactions and items.
 
 `interactions`: user_id, item_id and, where known, timestamp (Unix seconds), rating, event.

@@ -95,9 +95,7 @@ class Evaluation:
                 return rank_candidates(
                     policy, self.contexts, self.candidates(), self.config.batch_size, label
                 )
-            return self._rank_catalogue(
-                catalogue_scorer(policy), self.config.batch_size, label
-            )
+            return self._rank_catalogue(catalogue_scorer(policy), self.config.batch_size, label)
 
         return self._once(stage, rank)
 
@@ -177,7 +175,9 @@ def write_metrics(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     ranks = {**evaluation.rank_baselines(), **evaluation.trained()}
     stages = [stage for stage in (*ORDER, *TRUTH) if stage in ranks]
     tables = [ranks[s][protocol].table(s, protocol) for s in stages for protocol in ranks[s]]
-    write_table(pa.concat_tables([t.unify_dictionaries() for t in tables]), folder / "ranks.parquet")
+    write_table(
+        pa.concat_tables([t.unify_dictionaries() for t in tables]), folder / "ranks.parquet"
+    )
     categories = _categories(evaluation.data.items)
     metrics: dict[str, Any] = {
         stage: {
@@ -237,7 +237,10 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
     rows = []
     for stage in (*ORDER, *TRUTH):
         if stage in metrics:
-            cells = [_cell(metrics[stage].get(p, {}).get(m), i == 0) for i, (_, p, m) in enumerate(columns)]
+            cells = [
+                _cell(metrics[stage].get(p, {}).get(m), i == 0)
+                for i, (_, p, m) in enumerate(columns)
+            ]
             rows.append([stage, *cells])
     for a, b in PAIRS:
         difference = metrics["differences"][f"{a}-{b}"]
@@ -268,11 +271,11 @@ def markdown_table(metrics: dict[str, Any], candidates: int) -> str:
     header, rows = table_rows(metrics, candidates)
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     used = metrics["test_contexts"]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("*", "\\*")
     return (
-        "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        + f"\n{used['used']:,} of {used['of']:,} test contexts; 95 % bootstrap intervals by user; "
-        + "\\* p < 0.05, sign-flip permutation test by user.\n"
-    ).replace("*", "\\*").replace("\\\\*", "\\*")
+        f"{table}\n{used['used']:,} of {used['of']:,} test contexts; 95 % bootstrap intervals by "
+        "user; \\* p < 0.05, sign-flip permutation test by user.\n"
+    )
 
 
 def _cell(value: dict[str, float] | None, with_interval: bool) -> str:

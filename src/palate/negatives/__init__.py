@@ -1,4 +1,4 @@
-"""Negative samplers by name. Third parties add theirs by the entry-point group `palate.negatives`."""
+"""Negative samplers by name; third parties add theirs by the entry points `palate.negatives`."""
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -22,9 +22,7 @@ def samplers() -> dict[str, Callable[[Prepared], NegativeSampler]]:
     return {**found, **SAMPLERS}
 
 
-def mixture(
-    counts: Mapping[str, int], data: Prepared, exclude_history: bool = True
-) -> Mixture:
+def mixture(counts: Mapping[str, int], data: Prepared, exclude_history: bool = True) -> Mixture:
     """A mixture such as `{"observed": 5, "uniform": 5}` over prepared data.
 
     Raises:

@@ -104,6 +104,6 @@ def top_items(
     scores = log_probs.clone()
     if exclude_history:
         for row, context in enumerate(contexts):
-            scores[row, torch.as_tensor(np.asarray(context.history))] = -torch.inf
+            scores[row, torch.tensor(context.history, device=scores.device)] = -torch.inf
     best = scores.topk(min(top, scores.shape[1]), dim=1)
     return Ranking(best.indices.cpu().numpy(), best.values.float().cpu().numpy())

@@ -66,7 +66,9 @@ class RecommenderTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches in the order that (seed, epoch) names."""
         dataset: Any = self.train_dataset
-        batches = BucketedBatches(dataset.sizes, self.args.per_device_train_batch_size, self.args.seed)
+        batches = BucketedBatches(
+            dataset.sizes, self.args.per_device_train_batch_size, self.args.seed
+        )
         loader = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -80,7 +82,8 @@ class RecommenderTrainer(Trainer):
         """The batches of one step and how many contexts they hold over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         contexts = torch.tensor(sum(batch["contexts"] for batch in batches), device=device)
-        return batches, self.accelerator.gather(contexts).sum()
+        everywhere: Any = self.accelerator.gather(contexts)
+        return batches, everywhere.sum()
 
     def compute_loss(
         self,

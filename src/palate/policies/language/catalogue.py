@@ -77,9 +77,7 @@ def catalogue_log_probs(
         ends = torch.from_numpy(np.cumsum(counts)).to(device)
         begins = ends - torch.from_numpy(counts).to(device)
         depth = torch.arange(len(tokens), device=device) - begins[owner]
-        subtree_end = torch.cat(
-            [prompt_end, (width + ends[owner]).expand(len(prompts), -1)], dim=1
-        )
+        subtree_end = torch.cat([prompt_end, (width + ends[owner]).expand(len(prompts), -1)], dim=1)
         logits = _logits(
             model,
             input_ids=tokens.expand(len(prompts), -1),

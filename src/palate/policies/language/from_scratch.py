@@ -7,7 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-BEGIN, END, PAD = "<s>", "</s>", "<pad>"
+PAD, BEGIN, END = "<pad>", "<s>", "</s>"
+PAD_ID, BEGIN_ID, END_ID = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def new_model(
         num_key_value_heads=shape.heads,
         max_position_embeddings=max_tokens,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=PAD_ID,
+        bos_token_id=BEGIN_ID,
+        eos_token_id=END_ID,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

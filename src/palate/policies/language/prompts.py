@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.errors import ConfigError, did_you_mean
-from palate.randomness import integers
+from palate.randomness import integers, random_bits
 
 HISTORY, CANDIDATES = "{history}", "{candidates}"
 BREAK = "\n"
@@ -48,7 +48,11 @@ def read_templates(name: str) -> tuple[str, tuple[Template, ...]]:
         ConfigError: no such file, or a template without its slot or its final line break.
     """
     if name in BUILT_IN:
-        text = resources.files(__package__).joinpath("prompts", f"{name}.txt").read_text("utf-8")
+        text = (
+            resources.files("palate.policies.language")
+            .joinpath("prompts", f"{name}.txt")
+            .read_text("utf-8")
+        )
     elif Path(name).is_file():
         text = Path(name).read_text("utf-8")
     else:
@@ -177,8 +181,12 @@ class Prompter:
         fitting = int(np.searchsorted(np.cumsum(costs), budget, side="right"))
         return recent[len(recent) - fitting :]
 
-    def opening(self, name: int) -> Tokens:
-        """Begin token and the text before the history, for templates that grow at the end."""
+    def opening(self, history: NDArray[np.int64]) -> Tokens:
+        """Begin token and the text before a history that is learnt whole.
+
+        For templates that grow at the end; the history itself chooses the template.
+        """
+        name = int(random_bits(self.seed, history.sum(), len(history)) >> np.uint64(32))
         pieces = self.template_of(name).pieces[:-2]
         return np.concatenate([self.begin, *(self._literals[piece] for piece in pieces)])
 

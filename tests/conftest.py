@@ -1,0 +1,48 @@
+"""What tests share: real data where it is present, and one small prepared log."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from palate.data.contexts import Prepared
+from palate.data.prepare import Preparation, prepare
+from palate.data.simulator import Simulation
+from palate.data.tables import SourceTables
+from palate.policies import LanguagePolicy
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def shared(name: str) -> Path:
+    """A folder of real data beside the repository; skips the test where there is none."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not beside this checkout (../shared)")
+    return path
+
+
+def log(rows: list[tuple], columns: str = "user_id item_id timestamp rating") -> SourceTables:
+    """Source tables from rows; every item mentioned gets a title."""
+    names = columns.split()
+    interactions = pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
+    ids = sorted(set(interactions["item_id"].to_pylist()))
+    return SourceTables(
+        interactions, pa.table({"item_id": ids, "title": [f"Item {i}" for i in ids]})
+    )
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A simulated log of 60 users and 40 items, prepared."""
+    folder = tmp_path_factory.mktemp("prepared")
+    world = Simulation(n_users=60, n_items=40, seed=3, visits=16)
+    tables = SourceTables(world.interactions(), world.items(), truth=world)
+    prepare(tables, folder, Preparation(k_core=2), seed=3)
+    return Prepared(folder, window=1)
+
+
+@pytest.fixture
+def small_policy(small_data: Prepared) -> LanguagePolicy:
+    """An untrained tiny language model over the small log's items."""
+    return LanguagePolicy.create("tiny", small_data.items, "history", max_history=6, seed=1)

@@ -1,0 +1,219 @@
+"""The language policy: one score however it is computed, and the same one after saving."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+
+from conftest import shared
+from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
+from palate.policies import PADDING_ITEM, LanguagePolicy, load_policy
+from palate.policies.language import catalogue
+
+ROW = {"vocab_size": 600, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def by_definition(policy, context, item):
+    """log π(title, end | prompt), one token after another, with nothing shared or packed."""
+    prompt = policy.prompt_tokens(context)
+    title = [*policy.prompter.title_tokens[item], policy.prompter.end]
+    tokens = torch.tensor(np.concatenate([prompt, title]))[None]
+    with torch.no_grad():
+        log_probs = policy.model.eval()(tokens).logits[0].double().log_softmax(-1)
+    places = range(len(prompt) - 1, len(prompt) + len(title) - 1)
+    return sum(float(log_probs[p, t]) for p, t in zip(places, title, strict=True))
+
+
+def test_packed_lone_and_catalogue_scores_are_the_definition(small_data, small_policy):
+    contexts = small_data.contexts("test")[:4]
+    ids = np.array([[0, 5, 9], [3, 3, 1], [7, PADDING_ITEM, 2], [8, 9, PADDING_ITEM]])
+    packed = small_policy.score(contexts, ids)
+    small_policy.packs = False
+    alone = small_policy.score(contexts, ids)
+    lone_catalogue = small_policy.catalogue_log_probs(contexts, np.arange(10))
+    small_policy.packs = True
+    full = small_policy.catalogue_log_probs(contexts)
+    for row, context in enumerate(contexts):
+        for column, item in enumerate(ids[row]):
+            if item == PADDING_ITEM:
+                assert packed.log_probs[row, column] == 0
+                assert packed.lengths[row, column] == 0
+                continue
+            truth = by_definition(small_policy, context, item)
+            for value in (packed.log_probs, alone.log_probs):
+                assert float(value[row, column]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
+            assert float(full[row, item]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
+            assert packed.lengths[row, column] == len(small_policy.prompter.title_tokens[item]) + 1
+    torch.testing.assert_close(full[:, :10], lone_catalogue, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 50, 10_000])
+def test_chunks_change_nothing(chunk_tokens, small_data, small_policy):
+    contexts = small_data.contexts("test")[:5]
+    whole = small_policy.catalogue_log_probs(contexts)
+    prompter = small_policy.prompter
+    prompts = [small_policy.prompt_tokens(context) for context in contexts]
+    with torch.no_grad():
+        chunked = catalogue.catalogue_log_probs(
+            small_policy.model,
+            prompts,
+            prompter.title_tokens,
+            prompter.end,
+            small_policy.pad,
+            small_policy.device,
+            chunk_tokens,
+        )
+    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_gradients_are_those_of_lone_scoring(small_data, small_policy):
+    contexts = small_data.contexts("test")[:3]
+    ids = np.array([[0, 5, 9], [3, 4, 1], [7, 8, 2]])
+    gradients = []
+    for packs in (True, False):
+        small_policy.packs = packs
+        small_policy.model.zero_grad()
+        small_policy.log_probs(
+            small_policy.collate(contexts, ids)
+        ).log_probs.square().sum().backward()
+        gradients.append([p.grad.clone() for p in small_policy.model.parameters()])
+    for packed, alone in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed, alone, atol=2e-3, rtol=1e-4)
+
+
+def test_a_history_in_one_pass_scores_each_item_as_its_own_context(small_data, small_policy):
+    items = small_data.contexts("test")[0].history[:6]
+    batch = small_policy.collate_histories([items], [1])
+    losses = small_policy.history_losses(batch).tolist()
+    opening = small_policy.prompter.opening(items)
+    for place in range(1, len(items)):
+        parts = [opening]
+        for item in items[:place]:
+            parts += [small_policy.prompter.title_tokens[item], small_policy.prompter.break_tokens]
+        title = small_policy.prompter.title_tokens[items[place]]
+        alone = small_policy._score_batch(small_policy._lay([np.concatenate(parts)], [[title]]))
+        assert losses[place - 1] == pytest.approx(-float(alone.log_probs), rel=1e-5)
+
+
+def test_saved_and_loaded_it_is_the_same(small_data, small_policy, tmp_path):
+    contexts, ids = small_data.contexts("test")[:4], np.arange(12).reshape(4, 3)
+    small_policy.save(tmp_path)
+    loaded = load_policy(tmp_path)
+    before, after = small_policy.score(contexts, ids), loaded.score(contexts, ids)
+    assert torch.equal(before.log_probs, after.log_probs)
+    assert loaded.rank(contexts, top=3).item_ids.tolist() == (
+        small_policy.rank(contexts, top=3).item_ids.tolist()
+    )
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"model.safetensors", "items.parquet", "prompts.txt", "palate.json"} <= names
+
+
+def test_rank_leaves_the_history_out(small_data, small_policy):
+    contexts = small_data.contexts("test")[:6]
+    ranking = small_policy.rank(contexts, top=10)
+    for context, items in zip(contexts, ranking.item_ids, strict=True):
+        assert not set(items.tolist()) & set(context.history.tolist())
+    assert (np.diff(ranking.scores, axis=1) <= 0).all()
+
+
+def test_text_scores_agree_with_item_scores(small_data, small_policy):
+    context = small_data.contexts("test")[0]
+    prompt = small_policy.tokenizer.decode(small_policy.prompt_tokens(context)[1:])
+    titles = [small_data.titles()[item] for item in (3, 8)]
+    by_text = small_policy.score_texts([prompt, prompt], [titles, titles[:1]])
+    by_item = small_policy.score([context], np.array([[3, 8]]))
+    torch.testing.assert_close(by_text.log_probs[0], by_item.log_probs[0], atol=1e-5, rtol=1e-5)
+    assert by_text.lengths.tolist()[1][1] == 0
+
+
+def test_an_unknown_item_is_named(small_data, small_policy):
+    with pytest.raises(DataError, match="item id 4000 is not in the catalogue; expected 0 to"):
+        small_policy.score(small_data.contexts("test")[:1], np.array([[4000]]))
+
+
+def test_prompts_that_list_candidates_refuse_the_catalogue(small_data):
+    policy = LanguagePolicy.create("tiny", small_data.items, "history_and_candidates", 5, 0)
+    contexts = small_data.contexts("test")[:2]
+    assert policy.score(contexts, np.array([[0, 1], [2, 3]])).log_probs.isfinite().all()
+    assert not policy.learns_whole_histories
+    with pytest.raises(ConfigError, match="cannot rank the whole catalogue"):
+        policy.catalogue_log_probs(contexts)
+
+
+@pytest.mark.parametrize(
+    ("model", "packs"),
+    [
+        (GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, **ROW)), True),
+        (
+            Qwen2ForCausalLM(
+                Qwen2Config(
+                    hidden_size=32,
+                    intermediate_size=48,
+                    num_hidden_layers=2,
+                    num_attention_heads=4,
+                    num_key_value_heads=2,
+                    max_position_embeddings=256,
+                    **ROW,
+                )
+            ),
+            True,
+        ),
+    ],
+    ids=["gpt2", "qwen2"],
+)
+def test_other_architectures(model, packs, small_data, small_policy):
+    policy = LanguagePolicy(
+        model, small_policy.tokenizer, small_data.items, small_policy.prompts, max_history=5
+    )
+    assert policy.packs is packs
+    contexts = small_data.contexts("test")[:2]
+    scored = policy.score(contexts, np.array([[1, 2], [3, 4]])).log_probs
+    for row, items in enumerate([[1, 2], [3, 4]]):
+        for column, item in enumerate(items):
+            truth = by_definition(policy, contexts[row], item)
+            assert float(scored[row, column]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
+
+
+def test_a_model_that_cannot_be_packed_is_scored_alone_and_says_so(small_data, small_policy):
+    bloom = BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=2, **ROW))
+    with pytest.warns(DataWarning, match="each title is scored alone"):
+        policy = LanguagePolicy(
+            bloom, small_policy.tokenizer, small_data.items, small_policy.prompts, max_history=5
+        )
+    contexts = small_data.contexts("test")[:2]
+    scores = policy.catalogue_log_probs(contexts, np.array([4, 2]))
+    truth = by_definition(policy, contexts[1], 2)
+    assert float(scores[1, 1]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
+
+
+def test_a_real_pretrained_model(small_data):
+    """stories260K continues its own story better than another's."""
+    folder = shared("data/tiny-lm-stories260k/hf")
+    policy = load_policy(folder)
+    assert policy.packs
+    scored = policy.score_texts(
+        ["Once upon a time, there was a little"], [["girl named Lily.", "quarterly tax audit."]]
+    )
+    assert scored.log_probs[0, 0] > scored.log_probs[0, 1] + 10
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    assert sum(p.numel() for p in model.parameters()) == 260_032
+    own = LanguagePolicy(model, tokenizer, small_data.items, policy.prompts, max_history=3)
+    contexts = small_data.contexts("test")[:2]
+    assert own.catalogue_log_probs(contexts).isfinite().all()
+
+
+def test_a_folder_without_a_policy_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"neither palate\.json nor config\.json"):
+        load_policy(tmp_path)
+
+
+def test_sizes_are_what_their_names_say(small_data):
+    tiny = LanguagePolicy.create("tiny", small_data.items, "history", 5, 0)
+    small = LanguagePolicy.create("small", small_data.items, "history", 5, 0)
+    count = [sum(p.numel() for p in policy.model.parameters()) for policy in (tiny, small)]
+    assert 0.7e6 < count[0] < 1.2e6
+    assert 8e6 < count[1] < 12e6
