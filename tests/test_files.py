@@ -10,9 +10,14 @@ from palate.files import replacing, write_json
 def test_an_error_leaves_the_old_file_and_no_debris(tmp_path):
     path = tmp_path / "a.json"
     write_json({"a": 1}, path)
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_in_the_middle():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

@@ -58,7 +58,7 @@ def test_splits_share_no_positive(small_data):
         {(c.user_id, int(i)) for c in small_data.contexts(split) for i in c.positives}
         for split in ("train", "validation", "test")
     ]
-    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert sum(map(len, seen)) == len(set.union(*seen))
 
 
 def test_samples_are_seeded_and_in_order(small_data):

@@ -70,7 +70,7 @@ def test_draws_change_with_epoch_and_context():
 
 
 def test_unknown_sampler_is_named(small_data):
-    with pytest.raises(ConfigError, match="no sampler 'unifrom'. Did you mean 'uniform'"):
+    with pytest.raises(ConfigError, match=r"no sampler 'unifrom'\. Did you mean 'uniform'"):
         mixture({"unifrom": 3}, small_data)
 
 

@@ -84,5 +84,5 @@ def test_a_wrong_template_is_named(text, sentence):
 
 
 def test_an_unknown_prompt_file_is_named():
-    with pytest.raises(ConfigError, match="neither a file nor built in. Did you mean 'history'"):
+    with pytest.raises(ConfigError, match=r"neither a file nor built in\. Did you mean 'history'"):
         read_templates("histroy")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from palate.config import RunConfig
@@ -217,50 +218,32 @@ def _difference(
     return found
 
 
-def columns_of(metrics: dict[str, Any], candidates: int) -> list[tuple[str, str, str]]:
-    """(title, protocol, metric) of the table's columns, those there are."""
+def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of stages, then of the differences, as text."""
     wanted = [
         ("NDCG@10", "catalogue", "ndcg@10"),
         ("HR@10", "catalogue", "hr@10"),
-        ("Recall@10", "catalogue", "recall@10"),
-        ("MRR@10", "catalogue", "mrr@10"),
         (f"HR@1|{candidates}", "candidates", "hr@1"),
-        (f"NDCG@10|{candidates}", "candidates", "ndcg@10"),
+        (f"MRR@10|{candidates}", "candidates", "mrr@10"),
     ]
-    stage = metrics["aligned"]
-    return [(t, p, m) for t, p, m in wanted if p in stage and m in stage[p]]
-
-
-def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of stages, then of the differences, as text."""
-    columns = columns_of(metrics, candidates)
-    rows = []
-    for stage in (*ORDER, *TRUTH):
-        if stage in metrics:
-            cells = [
-                _cell(metrics[stage].get(p, {}).get(m), i == 0)
-                for i, (_, p, m) in enumerate(columns)
-            ]
-            rows.append([stage, *cells])
+    held = metrics["aligned"]
+    columns = [(t, p, m) for t, p, m in wanted if p in held and m in held[p]][:3]
+    header = ["stage", columns[0][0], "95 % interval", *(title for title, _, _ in columns[1:])]
+    stages = [stage for stage in (*ORDER, *TRUTH) if stage in metrics]
+    rows = [_row(stage, metrics[stage], columns, "") for stage in stages]
     for a, b in PAIRS:
-        difference = metrics["differences"][f"{a}-{b}"]
-        cells = [_signed(difference[p][m], i == 0) for i, (_, p, m) in enumerate(columns)]
-        rows.append([f"{a} − {b}", *cells])
-    return ["stage", *(title for title, _, _ in columns)], rows
+        rows.append(_row(f"{a}−{b}", metrics["differences"][f"{a}-{b}"], columns, "+"))
+    return header, rows
 
 
 def rich_table(metrics: dict[str, Any], candidates: int) -> Table:
-    """The table for a terminal."""
+    """The table for a terminal; fits 80 columns."""
     header, rows = table_rows(metrics, candidates)
-    used = metrics["test_contexts"]
-    table = Table(
-        title=f"{used['used']:,} of {used['of']:,} test contexts; intervals: 95 %, by user",
-        caption="* p < 0.05, sign-flip permutation test by user",
-    )
+    table = Table(caption=_caption(metrics), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index == 0 else "right")
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        if row[0] == f"{PAIRS[0][0]} − {PAIRS[0][1]}":
+        if row[0] == "−".join(PAIRS[0]):
             table.add_section()
         table.add_row(*row, style="bold" if row[0] == "aligned" else None)
     return table
@@ -269,26 +252,30 @@ def rich_table(metrics: dict[str, Any], candidates: int) -> Table:
 def markdown_table(metrics: dict[str, Any], candidates: int) -> str:
     """The table for a document."""
     header, rows = table_rows(metrics, candidates)
+    header = [title.replace("|", r"\|") for title in header]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    used = metrics["test_contexts"]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("*", "\\*")
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{table}\n{_caption(metrics)}\n".replace("*", "\\*")
+
+
+def _caption(metrics: dict[str, Any]) -> str:
+    used, of = metrics["test_contexts"]["used"], metrics["test_contexts"]["of"]
     return (
-        f"{table}\n{used['used']:,} of {used['of']:,} test contexts; 95 % bootstrap intervals by "
-        "user; \\* p < 0.05, sign-flip permutation test by user.\n"
+        f"{used:,} of {of:,} test contexts; intervals by user; "
+        "* p < 0.05 (sign-flip permutation by user)"
     )
 
 
-def _cell(value: dict[str, float] | None, with_interval: bool) -> str:
-    if value is None:
-        return ""
-    text = f"{value['value']:.4f}"
-    return f"{text} [{value['low']:.4f}, {value['high']:.4f}]" if with_interval else text
-
-
-def _signed(value: dict[str, float], with_interval: bool) -> str:
-    star = "*" if value["p"] < 0.05 else ""
-    text = f"{value['value']:+.4f}{star}"
-    return f"{text} [{value['low']:+.4f}, {value['high']:+.4f}]" if with_interval else text
+def _row(
+    name: str, values: dict[str, Any], columns: list[tuple[str, str, str]], sign: str
+) -> list[str]:
+    cells = [values.get(protocol, {}).get(metric) for _, protocol, metric in columns]
+    first, *rest = [f"{cell['value']:{sign}.4f}" if cell else "" for cell in cells]
+    if (chief := cells[0]) is None:
+        return [name, first, "", *rest]
+    star = "*" if chief.get("p", 1.0) < 0.05 else ""
+    interval = f"[{chief['low']:{sign}.4f}, {chief['high']:{sign}.4f}]"
+    return [name, first + star, interval, *rest]
 
 
 def _categories(items: pa.Table) -> list[np.ndarray] | None:

@@ -6,6 +6,7 @@ resuming, several processes) is the Trainer's.
 """
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from palate.config import TrainingOptions
@@ -207,9 +209,23 @@ def train(
         trainer.add_callback(tensorboard(folder / "tensorboard" / stage))
     if early_stopping:
         trainer.add_callback(EarlyStoppingCallback(options.patience))
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
     return trainer.state.global_step
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; what a killed run half wrote is removed.
+
+    The Trainer writes `trainer_state.json` last.
+    """
+    while folder.is_dir() and (newest := get_last_checkpoint(str(folder))):
+        try:
+            TrainerState.load_from_json(str(Path(newest) / "trainer_state.json"))
+        except (OSError, ValueError):  # missing, or cut in the middle of its JSON
+            shutil.rmtree(newest)
+        else:
+            return newest
+    return None
 
 
 def policy_device(policy: Policy) -> torch.device:

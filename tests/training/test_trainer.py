@@ -1,0 +1,257 @@
+"""What ours adds to the Trainer: whose mean the loss is, in which order batches come, resuming."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from palate.config import TrainingOptions
+from palate.errors import DataError
+from palate.negatives import mixture
+from palate.objectives import OBJECTIVES, CandidateScores
+from palate.policies import LanguagePolicy
+from palate.policies.reference import Frozen
+from palate.training.align import align, reward_logs
+from palate.training.preference_sets import (
+    BucketedBatches,
+    Histories,
+    PreferenceSets,
+    collate_sets,
+)
+from palate.training.sft import imitate
+from palate.training.trainer import disable_dropout, train
+
+QUICK = {"log_every": 1, "warmup": 0.0, "schedule": "constant", "metric": "loss"}
+
+
+def new_policy(data, seed=1):
+    return LanguagePolicy.create("tiny", data.items, "history", max_history=6, seed=seed)
+
+
+def weights(policy):
+    return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
+
+
+def aligned(data, folder, objective="s_dpo", negatives=None, **options):
+    policy = new_policy(data)
+    steps = align(
+        policy,
+        data,
+        mixture(negatives or {"observed": 2, "uniform": 4}, data),
+        OBJECTIVES[objective],
+        1.0,
+        Frozen(policy),
+        lambda: {"loss": 1.0},
+        TrainingOptions(**{**QUICK, **options}),
+        folder,
+        seed=5,
+        trackers=(),
+    )
+    return policy, steps
+
+
+def test_eight_by_one_is_four_by_two(small_data, tmp_path):
+    """One step on 8 contexts, and on 4 accumulated twice, move the weights alike."""
+    contexts = small_data.contexts("train")
+    sets = PreferenceSets(contexts.subset(np.arange(8)), mixture({"uniform": 5}, small_data), 0)
+    moved = []
+    for batch_size, accumulate in ((8, 1), (4, 2), (3, 3)):  # 3 + 3 + 2: batches of unequal size
+        policy = new_policy(small_data)
+        before = weights(policy)
+        reference = Frozen(new_policy(small_data, seed=2))
+
+        def losses(model, batch, policy=policy, reference=reference):
+            scores = CandidateScores(
+                policy.log_probs(batch, model).log_probs,
+                reference.log_probs(batch),
+                levels=batch["levels"],
+            )
+            return OBJECTIVES["s_dpo"](scores), {}
+
+        steps = train(
+            "align",
+            policy,
+            losses,
+            lambda: {"loss": 1.0},
+            sets,
+            partial(collate_sets, policy),
+            TrainingOptions(
+                **QUICK, max_steps=1, batch_size=batch_size, accumulate=accumulate, clip=1e9
+            ),
+            tmp_path / str(batch_size),
+            seed=0,
+            trackers=(),
+        )
+        assert steps == 1
+        moved.append(weights(policy) - before)
+        lines = [json.loads(line) for line in (tmp_path / str(batch_size) / "train.jsonl").open()]
+        assert lines[0]["loss"] > 0
+        moved[-1] = (moved[-1], lines[0]["loss"], lines[0]["grad_norm"])
+    for _, loss, norm in moved[1:]:
+        assert loss == pytest.approx(moved[0][1], rel=1e-5)
+        assert norm == pytest.approx(moved[0][2], rel=1e-4)
+    # Adam's first step is lr × sign-like, so weights whose gradient is all but 0 may differ
+    for move, _, _ in moved[1:]:
+        close = torch.isclose(move, moved[0][0], atol=1e-5)
+        assert close.float().mean() > 0.999
+
+
+def test_imitation_learns(small_data, tmp_path):
+    policy = new_policy(small_data)
+    imitate(
+        "sft",
+        policy,
+        small_data,
+        lambda: {"loss": 1.0},
+        TrainingOptions(**QUICK, max_steps=25, batch_size=16, learning_rate=3e-3),
+        max_history=6,
+        folder=tmp_path,
+        seed=0,
+        trackers=(),
+        early_stopping=False,
+    )
+    losses = [json.loads(line).get("loss") for line in (tmp_path / "train.jsonl").open()]
+    losses = [loss for loss in losses if loss is not None]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_alignment_starts_at_the_reference_and_separates(small_data, tmp_path):
+    """First loss of S-DPO with equal policy and reference is log(1 + number of negatives)."""
+    _, steps = aligned(
+        small_data, tmp_path, negatives={"uniform": 6}, max_steps=20, batch_size=16, patience=99
+    )
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
+    logged = [line for line in lines if "rewards/accuracies" in line]
+    assert steps == 20
+    assert logged[0]["loss"] == pytest.approx(np.log(7), abs=1e-4)
+    assert logged[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert logged[-1]["loss"] < logged[0]["loss"]
+    assert logged[-1]["rewards/accuracies"] > 0.55
+    assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "chosen/falling"} <= set(
+        logged[0]
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_takes_a_step(objective, small_data, tmp_path):
+    policy, _ = aligned(small_data, tmp_path, objective, max_steps=1, batch_size=4)
+    assert weights(policy).isfinite().all()
+    assert not torch.equal(weights(policy), weights(new_policy(small_data)))
+
+
+def test_a_stopped_stage_resumes_to_the_same_weights(small_data, tmp_path):
+    options = {"max_steps": 12, "batch_size": 4, "evaluations": 30, "patience": 99}
+    whole, _ = aligned(small_data, tmp_path / "whole", **options)
+
+    class Stop(Exception):
+        pass
+
+    policy, seen = new_policy(small_data), []
+
+    def validation():
+        seen.append(1)
+        if len(seen) == 3:
+            raise Stop
+        return {"loss": 1.0}
+
+    arguments = (mixture({"observed": 2, "uniform": 4}, small_data), OBJECTIVES["s_dpo"], 1.0)
+    rest = (TrainingOptions(**{**QUICK, **options}), tmp_path / "cut")
+    with pytest.raises(Stop):
+        align(policy, small_data, *arguments, Frozen(policy), validation, *rest, 5, ())
+    policy = new_policy(small_data)
+    steps = align(
+        policy, small_data, *arguments, Frozen(policy), lambda: {"loss": 1.0}, *rest, 5, ()
+    )
+    assert steps == 12
+    assert torch.equal(weights(policy), weights(whole))
+    steps_of = [
+        [json.loads(line)["step"] for line in (tmp_path / name / "train.jsonl").open()]
+        for name in ("whole", "cut")
+    ]
+    assert set(steps_of[0]) == set(steps_of[1])
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(small_data, tmp_path):
+    policy = new_policy(small_data)
+    sets = PreferenceSets(small_data.contexts("train"), mixture({"uniform": 2}, small_data), 0)
+
+    def losses(model, batch):
+        return policy.log_probs(batch, model).log_probs[:, 0] * float("nan"), {}
+
+    with pytest.raises(DataError, match="the loss is nan at step 1: training diverged"):
+        train(
+            "align",
+            policy,
+            losses,
+            lambda: {"loss": 1.0},
+            sets,
+            partial(collate_sets, policy),
+            TrainingOptions(**QUICK, max_steps=2, batch_size=4),
+            tmp_path,
+            seed=0,
+            trackers=(),
+        )
+
+
+def test_batches_hold_every_example_once_in_an_order_named_by_seed_and_epoch():
+    sizes = np.arange(101) % 13
+    batches = BucketedBatches(sizes, 8, seed=1)
+    first = list(batches)
+    assert first == list(batches)
+    assert len(first) == len(batches) == 13
+    assert sorted(index for batch in first for _, index in batch) == list(range(101))
+    batches.set_epoch(1)
+    assert [b[0] for b in batches] != [b[0] for b in first]
+    assert {epoch for batch in batches for epoch, _ in batch} == {1}
+
+
+def test_windows_target_every_item_once_with_enough_before_it():
+    history = np.arange(100)
+    windows = Histories([history, history[:3]], context=7)
+    targets = [
+        items[first:].tolist() for items, first in (windows[0, i] for i in range(len(windows)))
+    ]
+    assert sorted(target for one in targets[:-1] for target in one) == list(range(100))
+    assert targets[-1] == [0, 1, 2]
+    for i in range(len(windows) - 1):
+        items, first = windows[0, i]
+        assert first in (0, 7)
+        assert len(items) <= 21
+
+
+def test_reward_logs_by_hand():
+    """h = (1, −1, 0), β = 2: rewards 2 | −2, 0; margins 4 and 2, both in order."""
+    scores = CandidateScores(
+        torch.tensor([[-1.0, -3.0, -2.0]]),
+        torch.tensor([[-2.0, -2.0, -2.0]]),
+        levels=torch.tensor([[1, 0, 0]]),
+    )
+    logs = reward_logs(scores, beta=2.0)
+    assert float(logs["rewards/chosen"]) == pytest.approx(2)
+    assert float(logs["rewards/rejected"]) == pytest.approx(-1)
+    assert float(logs["rewards/margins"]) == pytest.approx(3)
+    assert float(logs["rewards/accuracies"]) == 1
+    assert float(logs["chosen/falling"]) == 0
+    # reference uniform over three, policy softmax(1, −1, 0): KL = log(e + 1/e + 1) − log 3
+    expected = np.log(np.e + 1 / np.e + 1) - np.log(3)
+    assert float(logs["kl"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_dropout_is_off_in_alignment():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50))
+    disable_dropout(model.train())
+    tokens = torch.arange(10)[None]
+    assert torch.equal(model(tokens).logits, model(tokens).logits)
+
+
+def test_prompts_with_candidates_are_trained_target_by_target(small_data, tmp_path):
+    policy = LanguagePolicy.create("tiny", small_data.items, "history_and_candidates", 4, 0)
+    options = TrainingOptions(**QUICK, max_steps=2, batch_size=4)
+    steps = imitate(
+        "sft", policy, small_data, lambda: {"loss": 1.0}, options, 4, tmp_path, 0, (), False
+    )
+    assert steps == 2
