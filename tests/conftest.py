@@ -37,7 +37,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A simulated log of 60 users and 40 items, prepared."""
     folder = tmp_path_factory.mktemp("prepared")
     world = Simulation(n_users=60, n_items=40, seed=3, visits=16)
-    tables = SourceTables(world.interactions(), world.items(), truth=world)
+    tables = SourceTables(world.interactions(), world.items())
     prepare(tables, folder, Preparation(k_core=2), seed=3)
     return Prepared(folder, window=1)
 

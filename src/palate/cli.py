@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import palate
-from palate.errors import PalateError
+from palate.errors import DataWarning, PalateError
 
 console = Console()
 app = App(
@@ -58,7 +58,7 @@ def run(
     seed
         Short for --set seed=N.
     device
-        Short for --set device=…: auto, cpu, cuda, cuda:1.
+        Short for --set device=…: auto, cpu or cuda.
     resume
         Go on with a run that was stopped.
     overwrite
@@ -126,7 +126,7 @@ def doctor() -> None:
 
     import torch
 
-    from palate.pipeline import VERSIONS, device_of
+    from palate.run_folder import VERSIONS, device_of
 
     console.out(f"python {platform.python_version()} on {platform.platform()}")
     for name in (*VERSIONS, "accelerate", "tensorboard"):
@@ -151,7 +151,7 @@ def main() -> None:
     except PalateError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; --resume goes on with the run")
+        Console(stderr=True).print("interrupted; a run that had its data goes on with --resume")
         sys.exit(130)
 
 
@@ -167,10 +167,22 @@ def _say(line: str) -> None:
 def _quiet() -> None:
     """Keep the libraries' own bars and notices out of ours."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import warnings
+
+    from huggingface_hub.utils.logging import set_verbosity_error
     from transformers.utils import logging
+
+    set_verbosity_error()
+    warnings.showwarning = _show_warning
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Palate's own warnings as one line; the libraries' go to their developers, not to users."""
+    if issubclass(category, DataWarning):
+        Console(stderr=True, soft_wrap=True).print(f"warning: {message}", markup=False)
 
 
 if __name__ == "__main__":

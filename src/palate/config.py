@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from palate.errors import ConfigError, did_you_mean
 
@@ -15,7 +15,7 @@ METRICS = r"^(loss|(hr|recall|ndcg|mrr|map)@[1-9]\d*)$"
 class Section(BaseModel):
     """A part of the configuration; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataConfig(Section):
@@ -93,7 +93,7 @@ class TrainingOptions(Section):
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of a gradient."""
     evaluations: float = Field(default=1.0, gt=0)
-    """Validations in an epoch."""
+    """Validations in an epoch (an epoch is all examples once, even where max_steps ends it)."""
     patience: int = Field(default=3, gt=0)
     """Validations without improvement after which training stops."""
     metric: str = Field(default="ndcg@10", pattern=METRICS)
@@ -130,17 +130,20 @@ class AlignConfig(TrainingOptions):
     negatives: dict[str, int] = Field(default={"uniform": 10}, min_length=1)
     """Sampler → negatives per context."""
     exclude_history: bool = True
-    """Never draw an item of the history as a negative."""
+    """Never draw an item of the history as a negative; `observed` then draws the dislikes that
+    come later in training."""
 
 
 class EvaluationConfig(Section):
     """How the stages are compared."""
 
-    protocols: list[Literal["catalogue", "candidates"]] = ["catalogue", "candidates"]
+    protocols: list[Literal["catalogue", "candidates"]] = Field(
+        default=["catalogue", "candidates"], min_length=1
+    )
     """Rank among all items, among sampled candidates, or both."""
     candidates: int = Field(default=20, ge=2)
     """Items in a candidate list."""
-    cutoffs: list[int] = [1, 5, 10, 20]
+    cutoffs: list[PositiveInt] = Field(default=[1, 5, 10, 20], min_length=1)
     """K of the metrics."""
     exclude_history: bool = True
     """Leave items of the history out of the catalogue."""
@@ -157,10 +160,10 @@ class EvaluationConfig(Section):
 class RunConfig(Section):
     """Everything a run depends on."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Names every random draw of the run."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:1."""
+    """auto, cpu or cuda; CUDA_VISIBLE_DEVICES chooses among several."""
     trackers: list[str] = ["tensorboard"]
     """Where training is logged besides train.jsonl: tensorboard, wandb, mlflow, trackio."""
     data: DataConfig = DataConfig()
@@ -200,38 +203,47 @@ def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:
 
 def parse_config(content: dict[str, Any]) -> RunConfig:
     """A checked configuration from nested dictionaries; every problem is in one ConfigError."""
+    problems, config = [], RunConfig()
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("\n".join(_problem(entry) for entry in error.errors())) from error
-    if problems := _unknown_names(config):
+        problems = [_problem(entry) for entry in error.errors()]
+    problems += _unknown_names(content)
+    if problems:
         raise ConfigError("\n".join(problems))
     return config
 
 
-def _unknown_names(config: RunConfig) -> list[str]:
+def _unknown_names(content: dict[str, Any]) -> list[str]:
     """What only the registries can tell: names of sources, samplers, objectives, references."""
     from palate.data.sources import check_options, sources
     from palate.negatives import samplers
-    from palate.objectives import OBJECTIVES
+    from palate.objectives import objectives
     from palate.policies.reference import REFERENCES
 
+    sections = {"data": vars(DataConfig()), "align": vars(AlignConfig())}
+    for name in sections:
+        if isinstance(content.get(name), dict):
+            sections[name] = {**sections[name], **content[name]}
+    data, align = sections["data"], sections["align"]
+    negatives = align["negatives"] if isinstance(align["negatives"], dict) else {}
     problems = []
     for key, name, known in [
-        ("data.source", config.data.source, sources()),
-        ("align.objective", config.align.objective, OBJECTIVES),
-        ("align.reference", config.align.reference, REFERENCES),
-        *[(f"align.negatives.{name}", name, samplers()) for name in config.align.negatives],
+        ("data.source", data["source"], sources()),
+        ("align.objective", align["objective"], objectives()),
+        ("align.reference", align["reference"], REFERENCES),
+        *[(f"align.negatives.{name}", name, samplers()) for name in negatives],
     ]:
-        if name not in known:
+        if isinstance(name, str) and name not in known:
             problems.append(f"{key}: '{name}' is unknown.{did_you_mean(name, known)}")
     problems += [
         f"align.negatives.{name}: {count} negatives; expected at least 1."
-        for name, count in config.align.negatives.items()
-        if count < 1
+        for name, count in negatives.items()
+        if isinstance(count, int) and count < 1
     ]
-    if config.data.source in sources():
-        problems += check_options(config.data.source, source_arguments(config))
+    if data["source"] in sources() and isinstance(data["options"], dict):
+        path = {} if data["path"] is None else {"path": data["path"]}
+        problems += check_options(data["source"], {**path, **data["options"]})
     return problems
 
 

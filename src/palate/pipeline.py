@@ -5,33 +5,28 @@ a run that was stopped goes on where it was.
 """
 
 import json
-import platform
 import shutil
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from palate.config import RunConfig, source_arguments
 from palate.data.contexts import ContextSet, Prepared, sample_contexts
 from palate.data.prepare import Preparation, prepare
 from palate.data.simulator import Simulation
 from palate.data.sources import load
-from palate.errors import ConfigError
 from palate.evaluation.stages import Evaluation, write_metrics
-from palate.files import replacing, write_json, write_text
+from palate.files import replacing, write_json
 from palate.negatives import mixture
-from palate.objectives import OBJECTIVES
+from palate.objectives import objectives
 from palate.policies import LanguagePolicy, load_policy
 from palate.policies.reference import REFERENCES
+from palate.run_folder import check_environment, claimed
 from palate.training.align import align
 from palate.training.sft import imitate
-from palate.training.trainer import Validation
-
-VERSIONS = ("palate", "torch", "transformers", "tokenizers", "numpy", "duckdb", "narwhals")
+from palate.training.trainer import Trained, Validation
 
 
 def run(
@@ -57,14 +52,12 @@ def run(
         PalateError: the folder exists and neither flag is set, it holds a run of another
             configuration, or the data is wrong.
     """
-    device = device_of(config.device)
-    _claim(config, folder, resume, overwrite)
-    try:
+    device = check_environment(config)
+    with claimed(config, folder, resume, overwrite):
         data = prepare_stage(config, folder, say)
-    except BaseException:
-        if not (folder / "data.json").is_file():
-            shutil.rmtree(folder)
-        raise
+    if (folder / "metrics.json").is_file():
+        say(f"{folder} is finished; its table again:")
+        return json.loads((folder / "metrics.json").read_text("utf-8"))
     evaluation = Evaluation(config, data, folder, _world(config))
     validation_contexts = sample_contexts(
         data.contexts("validation"),
@@ -75,6 +68,7 @@ def run(
     imitate_stage(config, data, evaluation, validation_contexts, folder, device, say)
     align_stage(config, data, evaluation, validation_contexts, folder, device, say)
     continue_stage(config, data, evaluation, validation_contexts, folder, device, say)
+    say(f"evaluate: {len(evaluation.contexts):,} test contexts, every stage")
     for stage in ("sft", "sft_continued", "aligned"):
         evaluation.rank_policy(stage, lambda stage=stage: _load(folder / stage, device))
     metrics = write_metrics(evaluation, folder)
@@ -137,7 +131,7 @@ def imitate_stage(
     policy.model.to(device)
     parameters = sum(weights.numel() for weights in policy.model.parameters())
     say(f"sft: {config.policy.base}, {parameters:,} parameters, on {device}")
-    steps = imitate(
+    done = imitate(
         "sft",
         policy,
         data,
@@ -148,7 +142,7 @@ def imitate_stage(
         config.seed,
         tuple(config.trackers),
     )
-    _save(policy, folder / "sft", steps)
+    _save(policy, folder / "sft", done)
 
 
 def align_stage(
@@ -167,11 +161,11 @@ def align_stage(
     described = ", ".join(f"{count} {name}" for name, count in options.negatives.items())
     say(f"align: {options.objective}, beta {options.beta:g}, negatives: {described}")
     policy = _load(folder / "sft", device)
-    steps = align(
+    done = align(
         policy,
         data,
         mixture(options.negatives, data, options.exclude_history),
-        OBJECTIVES[options.objective],
+        objectives()[options.objective],
         options.beta,
         REFERENCES[options.reference](policy),
         _validation(evaluation, policy, contexts, options.metric),
@@ -180,7 +174,7 @@ def align_stage(
         config.seed,
         tuple(config.trackers),
     )
-    _save(policy, folder / "aligned", steps)
+    _save(policy, folder / "aligned", done)
 
 
 def continue_stage(
@@ -192,81 +186,30 @@ def continue_stage(
     device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """The baseline for alignment: imitation continued for as many steps, unless done."""
+    """The baseline for alignment: imitation continued for as many steps, unless done.
+
+    Its checkpoint is chosen as alignment's is: by the same metric at the same steps.
+    """
     if (folder / "sft_continued").is_dir():
         return
-    steps = json.loads((folder / "aligned" / "training.json").read_text("utf-8"))["steps"]
+    alignment = json.loads((folder / "aligned" / "training.json").read_text("utf-8"))
+    steps, metric = alignment["steps"], config.align.metric
     say(f"sft_continued: {steps} more steps of imitation")
     policy = _load(folder / "sft", device)
-    imitate(
+    done = imitate(
         "sft_continued",
         policy,
         data,
-        _validation(evaluation, policy, contexts, config.sft.metric),
-        config.sft.model_copy(update={"max_steps": steps}),
+        _validation(evaluation, policy, contexts, metric),
+        config.sft.model_copy(update={"max_steps": steps, "metric": metric}),
         config.policy.max_history,
         folder,
         config.seed + 1,
         tuple(config.trackers),
         early_stopping=False,
+        validate_every=alignment["validate_every"],
     )
-    _save(policy, folder / "sft_continued", steps)
-
-
-def device_of(name: str) -> torch.device:
-    """The device for a name; "auto" takes CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device: '{name}' is no device; use auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: this machine has no CUDA device; use --device cpu.")
-    return device
-
-
-def _claim(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make the run folder ours, or say why not."""
-    written = folder / "config.yaml"
-    content = config.model_dump(mode="json")
-    if folder.exists() and overwrite:
-        if any(folder.iterdir()) and not written.is_file():
-            raise ConfigError(
-                f"{folder} is not a run folder (it has no config.yaml), so it is not deleted. "
-                "Choose another folder with --out."
-            )
-        shutil.rmtree(folder)
-    if written.is_file():
-        if not resume:
-            raise ConfigError(
-                f"{folder} already holds a run. Add --resume to go on with it, --overwrite to "
-                "start anew, or choose another folder with --out."
-            )
-        before = yaml.safe_load(written.read_text("utf-8"))["config"]
-        if before != content:
-            changed = ", ".join(_changed(before, content))
-            raise ConfigError(
-                f"{folder} holds a run with another configuration ({changed}). Use --overwrite, "
-                "or another folder with --out."
-            )
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} exists and is not a run folder; choose another with --out.")
-    versions = {name: version(name) for name in VERSIONS} | {"python": platform.python_version()}
-    text = yaml.safe_dump({"config": content, "versions": versions}, sort_keys=False)
-    write_text(text, written)
-
-
-def _changed(before: Any, after: Any, prefix: str = "") -> list[str]:
-    if not isinstance(before, dict) or not isinstance(after, dict):
-        return [] if before == after else [prefix]
-    keys = [*before, *(key for key in after if key not in before)]
-    return [
-        name
-        for key in keys
-        for name in _changed(before.get(key), after.get(key), f"{prefix}.{key}".lstrip("."))
-    ]
+    _save(policy, folder / "sft_continued", done)
 
 
 def _validation(
@@ -276,9 +219,8 @@ def _validation(
 
 
 def _world(config: RunConfig) -> Simulation | None:
-    if config.data.source != "simulate":
-        return None
-    return load("simulate", source_arguments(config)).truth
+    is_simulated = config.data.source == "simulate"
+    return Simulation(**source_arguments(config)) if is_simulated else None
 
 
 def _load(folder: Path, device: torch.device) -> LanguagePolicy:
@@ -287,8 +229,8 @@ def _load(folder: Path, device: torch.device) -> LanguagePolicy:
     return policy
 
 
-def _save(policy: LanguagePolicy, folder: Path, steps: int) -> None:
+def _save(policy: LanguagePolicy, folder: Path, done: Trained) -> None:
     with replacing(folder) as temporary:
         temporary.mkdir()
         policy.save(temporary)
-        write_json({"steps": steps}, temporary / "training.json")
+        write_json(done._asdict(), temporary / "training.json")

@@ -3,12 +3,15 @@
 import json
 from collections import Counter
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from conftest import log, shared
+from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
 from palate.data.sources.movielens import movielens
+from palate.data.tables import SourceTables
 from palate.errors import DataError
 from palate.randomness import integers
 
@@ -130,7 +133,16 @@ def test_shown_and_skipped_items_are_kept_apart(tmp_path):
     found, _ = rows_of(log(rows, "user_id item_id timestamp rating event"), tmp_path)
     assert [i for i, _, _ in found["u"]] == [0, 1, 2, 3]
     shown = pq.read_table(tmp_path / "shown.parquet").to_pylist()
-    assert [(row["user_id"], row["item_id"]) for row in shown] == [(0, 4)]  # 0 was consumed too
+    assert [(row["user_id"], row["item_id"]) for row in shown] == [(0, 0), (0, 4)]
+
+
+def test_observed_negatives_know_nothing_of_what_was_held_out(tmp_path):
+    """Skipped 1, 3 and 9; 1 was consumed in training, 3 is the test item, 9 never was."""
+    rows = [("u", i, 10 * i, 5.0, "view") for i in range(4)]
+    rows += [("u", item, 5, None, "skip") for item in (1, 3, 9)] + [("v", 9, 1, 5.0, "view")]
+    rows_of(log(rows, "user_id item_id timestamp rating event"), tmp_path)
+    (mine, _) = Prepared(tmp_path, 1).observed_negatives
+    assert mine.tolist() == [3, 4]  # item ids of 3 and 9
 
 
 def test_manifest_names_what_was_written(tmp_path):
@@ -157,6 +169,19 @@ def test_bad_logs_are_refused_in_a_sentence(rows, choices, sentence, tmp_path):
     with pytest.raises(DataError, match=sentence):
         rows_of(log(rows), tmp_path / "out", **choices)
     assert not (tmp_path / "out").exists()
+
+
+def test_events_need_timestamps(tmp_path):
+    with pytest.raises(DataError, match="'event' needs a column 'timestamp'"):
+        rows_of(log([("u", 1, "view")], "user_id item_id event"), tmp_path)
+
+
+def test_a_blank_title_becomes_the_source_id(tmp_path):
+    tables = log([("u", i, i, 5.0) for i in range(4)])
+    blank = tables.items.set_column(1, "title", pa.array(["A", " ", "C", ""]))
+    rows_of(SourceTables(tables.interactions, blank), tmp_path)
+    titles = pq.read_table(tmp_path / "items.parquet")["title"].to_pylist()
+    assert titles == ["A", "item 1", "C", "item 3"]
 
 
 def test_global_time_needs_timestamps(tmp_path):

@@ -83,6 +83,9 @@ def test_an_option_with_a_typo_is_named():
     assert check_options("simulate", {"n_user": 10}) == [
         "data.options.n_user: source 'simulate' has no such option. Did you mean 'n_users'?"
     ]
+    (wrong,) = check_options("simulate", {"n_users": "abc"})
+    assert wrong.startswith("data.options.n_users: input should be a valid integer")
+    assert wrong.endswith("found 'abc'.")
     assert check_options("movielens", {}) == ["data.path: source 'movielens' needs it."]
     with pytest.raises(ConfigError, match="Did you mean 'simulate'"):
         load("simulat", {})

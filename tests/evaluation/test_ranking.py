@@ -6,7 +6,8 @@ import pytest
 from conftest import log
 from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
-from palate.data.sources import load
+from palate.data.simulator import Simulation
+from palate.data.tables import SourceTables
 from palate.evaluation.baselines import Markov, Oracle, Popularity, Random, TasteOracle
 from palate.evaluation.candidates import draw_candidates, load_candidates, save_candidates
 from palate.evaluation.ranking import means, rank_candidates, rank_catalogue, summarise
@@ -107,15 +108,15 @@ def test_popularity_and_markov_count(tmp_path):
 
 
 def test_oracles_know_more_than_popularity_and_chance(tmp_path):
-    tables = load("simulate", {"n_users": 150, "n_items": 80, "seed": 2, "visits": 24})
-    prepare(tables, tmp_path, Preparation(k_core=3), 0)
+    world = Simulation(n_users=150, n_items=80, seed=2, visits=24)
+    prepare(SourceTables(world.interactions(), world.items()), tmp_path, Preparation(k_core=3), 0)
     data = Prepared(tmp_path, 1)
     contexts = data.contexts("test")
     scorers = {
         "random": Random(data, 0),
         "popularity": Popularity(data),
-        "taste": TasteOracle(data, tables.truth),
-        "oracle": Oracle(data, tables.truth, liked=4.0),
+        "taste": TasteOracle(data, world),
+        "oracle": Oracle(data, world, liked=4.0),
     }
     ndcg = {
         name: means(rank_catalogue(scorer, contexts), [10])["ndcg@10"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.errors import ConfigError, DataError
-from palate.objectives import OBJECTIVES, CandidateScores, objective
+from palate.objectives import OBJECTIVES, CandidateScores, objectives
 
 # no deadline: the first call of an operator in a process is slow
 quickly = settings(max_examples=60, deadline=None, derandomize=True)
@@ -246,14 +246,8 @@ def test_a_large_batch_is_fast_enough(name):
     assert gradient.isfinite().all()
 
 
-@every_objective
-def test_objectives_are_found_by_name(name):
-    assert objective(name) is OBJECTIVES[name]
-
-
-def test_an_unknown_name_gets_a_hint():
-    with pytest.raises(ConfigError, match=r"no objective 'sdpo'\. Did you mean 's_dpo'\?"):
-        objective("sdpo")
+def test_entry_points_add_to_the_built_in_ones():
+    assert objectives() == OBJECTIVES
 
 
 def test_the_names_that_do_not_move():

@@ -10,6 +10,8 @@ from transformers import (
     BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -193,6 +195,48 @@ def test_a_model_that_cannot_be_packed_is_scored_alone_and_says_so(small_data, s
     scores = policy.catalogue_log_probs(contexts, np.array([4, 2]))
     truth = by_definition(policy, contexts[1], 2)
     assert float(scores[1, 1]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
+
+
+def test_attention_windows_are_scored_alone(small_data, small_policy):
+    config = MistralConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=16,
+        **ROW,
+    )
+    with pytest.warns(DataWarning, match="attention windows"):
+        policy = LanguagePolicy(
+            MistralForCausalLM(config),
+            small_policy.tokenizer,
+            small_data.items,
+            small_policy.prompts,
+            max_history=9,
+        )
+    context = small_data.contexts("test")[0]
+    scored = policy.score([context], np.array([[3]])).log_probs
+    assert float(scored) == pytest.approx(by_definition(policy, context, 3), rel=1e-5)
+
+
+def test_histories_longer_than_the_model_lose_their_oldest_items(small_data, small_policy):
+    small_policy.prompter.max_tokens = 40
+    history = np.arange(30)
+    batch = small_policy.collate_histories([history], [5])
+    assert batch["input_ids"].shape[1] <= 40
+    assert 0 < batch["shape"][0] < 25
+    assert small_policy.history_losses(batch).isfinite().all()
+
+
+def test_a_cut_folder_and_a_missing_catalogue_are_named(small_policy, small_data, tmp_path):
+    small_policy.save(tmp_path)
+    (tmp_path / "prompts.txt").unlink()
+    with pytest.raises(CheckpointError, match="holds no whole policy"):
+        load_policy(tmp_path)
+    small_policy.items = None
+    with pytest.raises(DataError, match="has no catalogue"):
+        small_policy.rank(small_data.contexts("test")[:1])
 
 
 def test_a_real_pretrained_model(small_data):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from palate.config import TrainingOptions
-from palate.errors import DataError
-from palate.negatives import mixture
+from palate.errors import DataError, DataWarning
+from palate.negatives import Mixture, Observed, mixture
 from palate.objectives import OBJECTIVES, CandidateScores
 from palate.policies import LanguagePolicy
 from palate.policies.reference import Frozen
@@ -36,7 +36,7 @@ def weights(policy):
 
 def aligned(data, folder, objective="s_dpo", negatives=None, **options):
     policy = new_policy(data)
-    steps = align(
+    steps, _ = align(
         policy,
         data,
         mixture(negatives or {"observed": 2, "uniform": 4}, data),
@@ -70,7 +70,7 @@ def test_eight_by_one_is_four_by_two(small_data, tmp_path):
             )
             return OBJECTIVES["s_dpo"](scores), {}
 
-        steps = train(
+        steps, _ = train(
             "align",
             policy,
             losses,
@@ -161,7 +161,7 @@ def test_a_stopped_stage_resumes_to_the_same_weights(small_data, tmp_path):
     with pytest.raises(Stop):
         align(policy, small_data, *arguments, Frozen(policy), validation, *rest, 5, ())
     policy = new_policy(small_data)
-    steps = align(
+    steps, _ = align(
         policy, small_data, *arguments, Frozen(policy), lambda: {"loss": 1.0}, *rest, 5, ()
     )
     assert steps == 12
@@ -171,6 +171,57 @@ def test_a_stopped_stage_resumes_to_the_same_weights(small_data, tmp_path):
         for name in ("whole", "cut")
     ]
     assert set(steps_of[0]) == set(steps_of[1])
+
+
+@pytest.mark.parametrize("stop_at", [2, 4])
+def test_patience_survives_a_stop(stop_at, small_data, tmp_path):
+    """Best at the first validation, patience 3: the fourth ends the stage, cut short or not."""
+    options = TrainingOptions(
+        **{**QUICK, "max_steps": 12, "batch_size": 4, "evaluations": 30, "patience": 3}
+    )
+    arguments = (mixture({"uniform": 4}, small_data), OBJECTIVES["s_dpo"], 1.0)
+
+    def run(folder, losses):
+        policy, left = new_policy(small_data), list(losses)
+        done = align(
+            policy,
+            small_data,
+            *arguments,
+            Frozen(policy),
+            lambda: {"loss": left.pop(0)},
+            options,
+            folder,
+            5,
+            (),
+        )
+        return done.steps, weights(policy)
+
+    values = [1.0, 2.0, 2.0, 2.0, 2.0]
+    steps, whole = run(tmp_path / "whole", values)
+    with pytest.raises(IndexError):  # no value is left: validation fails, its step is lost
+        run(tmp_path / "cut", values[: stop_at - 1])
+    again, resumed = run(tmp_path / "cut", values[stop_at - 1 :])
+    assert steps == again
+    assert torch.equal(whole, resumed)
+    again, finished = run(tmp_path / "cut", [])  # its result was not saved: from its checkpoints
+    assert steps == again
+    assert torch.equal(whole, finished)
+
+
+def test_alignment_without_negatives_is_refused_and_gaps_are_told(small_data):
+    contexts = small_data.contexts("train")
+    nobody = Observed([np.empty(0, np.int64)] * small_data.users.num_rows)
+    sets = PreferenceSets(contexts, Mixture({"observed": (nobody, 3)}), 0)
+    with pytest.raises(DataError, match=r"none of the .* training contexts gets a negative"):
+        sets.with_negatives()
+    with pytest.raises(DataError, match="got no negative"):
+        sets[0, 0]
+    first = contexts[0].user_id
+    some = [np.arange(40) if u == first else np.empty(0, np.int64) for u in range(60)]
+    sets = PreferenceSets(contexts, Mixture({"observed": (Observed(some), 3)}), 0)
+    with pytest.warns(DataWarning, match="training contexts get no negative and are left out"):
+        kept = sets.with_negatives()
+    assert {kept[0, i].context.user_id for i in range(len(kept))} == {first}
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(small_data, tmp_path):
@@ -251,7 +302,7 @@ def test_dropout_is_off_in_alignment():
 def test_prompts_with_candidates_are_trained_target_by_target(small_data, tmp_path):
     policy = LanguagePolicy.create("tiny", small_data.items, "history_and_candidates", 4, 0)
     options = TrainingOptions(**QUICK, max_steps=2, batch_size=4)
-    steps = imitate(
+    steps, _ = imitate(
         "sft", policy, small_data, lambda: {"loss": 1.0}, options, 4, tmp_path, 0, (), False
     )
     assert steps == 2

@@ -214,7 +214,7 @@ class Prepared:
 
     @cached_property
     def observed_negatives(self) -> list[Ids]:
-        """For each user, the items disliked, or shown and skipped, before validation begins."""
+        """For each user, the items disliked, or shown and never consumed, before validation."""
         log = self.interactions
         starts, ends = log.split_starts["train"], log.split_starts["validation"]
         found = [
@@ -230,7 +230,13 @@ class Prepared:
             bounds = np.searchsorted(users[known], np.arange(len(found) + 1))
             skipped = items[known]
             found = [
-                np.union1d(disliked, skipped[bounds[user] : bounds[user + 1]])
+                np.union1d(
+                    disliked,
+                    np.setdiff1d(
+                        skipped[bounds[user] : bounds[user + 1]],
+                        log.items[starts[user] : ends[user]],
+                    ),
+                )
                 for user, disliked in enumerate(found)
             ]
         return found

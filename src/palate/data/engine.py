@@ -1,4 +1,4 @@
-"""The embedded engine: what narwhals leaves to each database, in three functions.
+"""The embedded engine: what narwhals leaves to each database, in three methods.
 
 Everything relational in `prepare` is written once in narwhals. Tried on DuckDB and on PySpark,
 k-core, tie-safe positions, windowed positives and the portable hash came out the same to the

@@ -74,6 +74,11 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     """
     check_tables(tables)
     columns = tables.interactions.column_names
+    if "event" in columns and "timestamp" not in columns:
+        raise DataError(
+            "interactions: the column 'event' needs a column 'timestamp', to tell what was skipped "
+            "before the split. Add it, or leave 'event' out."
+        )
     if how.split == "global_time" and "timestamp" not in columns:
         raise DataError(
             "split 'global_time' needs a timestamp column, which this source does not give. "
@@ -109,9 +114,7 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
         "users.parquet": _table_of_ids(engine, users, "user_id"),
     }
     if shown is not None:
-        liked = frame.select("user_id", "item_id")
-        never = shown.join(liked, on=["user_id", "item_id"], how="anti")
-        coded = never.join(users, on="user_id").join(items, on="item_id")
+        coded = shown.join(users, on="user_id").join(items, on="item_id")
         files["shown.parquet"] = engine.collect(
             coded.select(*ids, "timestamp").sort("user_id", "timestamp", "item_id")
         )
@@ -276,8 +279,18 @@ def _moment(frame: nw.LazyFrame, share: float) -> int:
 
 
 def _catalogue(engine: DuckDB, codes: nw.LazyFrame, items: pa.Table) -> pa.Table:
-    table = engine.collect(codes.join(engine.open(items), on="item_id").sort("item_code"))
-    return _with_source_id(table, "item_id")
+    """The kept items in order of their ids; an empty title becomes "item" and the source id."""
+    found = engine.collect(codes.join(engine.open(items), on="item_id").sort("item_code"))
+    table = _with_source_id(found, "item_id")
+    named = [
+        title if title.strip() else f"item {source_id}"
+        for title, source_id in zip(
+            table["title"].cast(pa.string()).to_pylist(),
+            table["source_id"].to_pylist(),
+            strict=True,
+        )
+    ]
+    return table.set_column(table.column_names.index("title"), "title", pa.array(named))
 
 
 def _table_of_ids(engine: DuckDB, codes: nw.LazyFrame, column: str) -> pa.Table:

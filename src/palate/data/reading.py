@@ -5,6 +5,7 @@
 import hashlib
 import io
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -34,7 +35,7 @@ def read_members(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _members_of(archive, path, names)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise DataError(
             f"{path} is not a complete zip file ({error}). Download it again, or give a folder "
             f"with {', '.join(names)}."
@@ -66,25 +67,27 @@ def read_delimited(content: bytes, name: str, columns: dict[str, pa.DataType]) -
                 f"Expected {', '.join(columns)}."
             )
     parse = pcsv.ParseOptions(newlines_in_values=pa.string() in columns.values())
+    names = pcsv.ReadOptions(column_names=found, skip_rows=1)
     convert = pcsv.ConvertOptions(
         include_columns=list(columns), column_types=columns, strings_can_be_null=False
     )
     try:
-        return pcsv.read_csv(io.BytesIO(content), parse_options=parse, convert_options=convert)
+        return pcsv.read_csv(io.BytesIO(content), names, parse, convert)
     except pa.ArrowInvalid as error:
-        raise _first_bad_value(content, name, columns, parse, error) from error
+        raise _first_bad_value(content, name, columns, names, parse, error) from error
 
 
 def _first_bad_value(
     content: bytes,
     name: str,
     columns: dict[str, pa.DataType],
+    names: pcsv.ReadOptions,
     parse: pcsv.ParseOptions,
     error: pa.ArrowInvalid,
 ) -> DataError:
     as_text = pcsv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
     try:
-        table = pcsv.read_csv(io.BytesIO(content), parse_options=parse, convert_options=as_text)
+        table = pcsv.read_csv(io.BytesIO(content), names, parse, as_text)
     except pa.ArrowInvalid as unreadable:
         return DataError(f"{name}: {unreadable}. Expected lines with {', '.join(columns)}.")
     pattern = {pa.int64(): r"^\s*[+-]?\d+\s*$", pa.float64(): r"^\s*[+-]?[\d.]+(e[+-]?\d+)?\s*$"}

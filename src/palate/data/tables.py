@@ -29,13 +29,11 @@ class SourceTables:
         interactions: one row per event, in source order.
         items: one row per item.
         origin: where the tables came from, for the manifest (name, files with SHA-256, options).
-        truth: the `Simulation` behind the log where there is one, else None.
     """
 
     interactions: pa.Table
     items: pa.Table
     origin: dict[str, Any] = field(default_factory=dict)
-    truth: Any = None
 
 
 def check_tables(tables: SourceTables) -> None:

@@ -17,7 +17,7 @@ from palate.evaluation.candidates import Candidates
 from palate.evaluation.metrics import context_metrics, ranks_of
 from palate.evaluation.significance import bootstrap_intervals
 from palate.policies.policy import PADDING_ITEM, Policy
-from palate.training.progress import progress_bar
+from palate.progress import progress_bar
 
 CatalogueScorer = Callable[[Sequence[Context]], NDArray]
 """Contexts → (B, items) scores, higher is better."""

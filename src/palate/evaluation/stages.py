@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +68,23 @@ class Evaluation:
     def validate(self, policy: Policy, contexts: ContextSet, metric: str) -> dict[str, float]:
         """Mean metrics of a policy on some contexts: the loss, and unless it is all that is
         asked for, those of the ranking, over the catalogue where the policy can."""
-        loss = {"loss": mean_loss(policy, contexts, self.config.batch_size)}
+        lists = None
+        if policy.lists_candidates:
+            size, seed = self.config.candidates, self.seed + 1
+            lists = draw_candidates(contexts, self.data.n_items, size, seed)
+        loss = {"loss": mean_loss(policy, contexts, lists, self.config.batch_size)}
         if metric == "loss":
             return loss
-        return loss | self._ranking_means(policy, contexts)
-
-    def _ranking_means(self, policy: Policy, contexts: ContextSet) -> dict[str, float]:
-        if policy.lists_candidates:
-            lists = draw_candidates(
-                contexts, self.data.n_items, self.config.candidates, self.seed + 1
+        if lists is not None:
+            ranks = rank_candidates(policy, contexts, lists, self.config.batch_size)
+        else:
+            ranks = rank_catalogue(
+                catalogue_scorer(policy),
+                contexts,
+                self.config.exclude_history,
+                batch_size=self.config.batch_size,
             )
-            return means(rank_candidates(policy, contexts, lists), self.cutoffs)
-        ranks = rank_catalogue(
-            catalogue_scorer(policy),
-            contexts,
-            self.config.exclude_history,
-            batch_size=self.config.batch_size,
-        )
-        return means(ranks, self.cutoffs)
+        return loss | means(ranks, self.cutoffs)
 
     def rank_policy(self, stage: str, load: Callable[[], Policy]) -> dict[str, Ranks]:
         """Ranks of a saved policy on the test contexts, from the folder if they are there."""
@@ -111,7 +111,8 @@ class Evaluation:
             scorers["taste_oracle"] = TasteOracle(self.data, self._world)
             scorers["oracle"] = Oracle(self.data, self._world, self._liked)
         return {
-            stage: self._rank_catalogue(scorer, BASELINE_BATCH) for stage, scorer in scorers.items()
+            stage: self._rank_catalogue(scorer, BASELINE_BATCH, f"rank {stage}")
+            for stage, scorer in scorers.items()
         }
 
     def candidates(self) -> Candidates:
@@ -148,18 +149,31 @@ class Evaluation:
         return _read_ranks(path)
 
 
-def mean_loss(policy: Policy, contexts: ContextSet, batch_size: int) -> float:
-    """Mean −log π over the positives of each context, then over contexts."""
-    total = 0.0
-    for start in range(0, len(contexts), batch_size):
-        batch = contexts[start : start + batch_size]
-        width = max(len(context.positives) for context in batch)
-        item_ids = np.full((len(batch), width), PADDING_ITEM)
+def mean_loss(
+    policy: Policy, contexts: ContextSet, lists: Candidates | None, batch_size: int
+) -> float:
+    """Mean −log π over the positives of each context, then over contexts.
+
+    Where a policy's prompts list candidates, they list those of `lists`, one positive in each.
+    """
+    asked: list[Context] = list(contexts)
+    weights = np.ones(len(contexts))
+    if lists is not None:
+        answers = lists.item_ids[np.arange(len(lists.row)), lists.place]
+        asked = [
+            replace(contexts[int(row)], positives=answer[None], candidates=ids[ids != PADDING_ITEM])
+            for row, answer, ids in zip(lists.row, answers, lists.item_ids, strict=True)
+        ]
+        weights = 1.0 / np.bincount(lists.row)[lists.row]
+    losses = []
+    for start in range(0, len(asked), batch_size):
+        batch = asked[start : start + batch_size]
+        item_ids = np.full((len(batch), max(len(c.positives) for c in batch)), PADDING_ITEM)
         for row, context in enumerate(batch):
             item_ids[row, : len(context.positives)] = context.positives
         log_probs = policy.score(batch, item_ids).log_probs.double().cpu().numpy()
-        total -= float((log_probs.sum(axis=1) / (item_ids != PADDING_ITEM).sum(axis=1)).sum())
-    return total / len(contexts)
+        losses.append(-log_probs.sum(axis=1) / (item_ids != PADDING_ITEM).sum(axis=1))
+    return float(np.average(np.concatenate(losses), weights=weights))
 
 
 def catalogue_scorer(policy: Policy) -> CatalogueScorer:
@@ -220,11 +234,13 @@ def _difference(
 
 def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of stages, then of the differences, as text."""
+    longest = max(int(name.split("@")[1]) for name in metrics["difference"][_first(metrics)])
+    ten = 10 if f"ndcg@{10}" in metrics["difference"][_first(metrics)] else longest
     wanted = [
-        ("NDCG@10", "catalogue", "ndcg@10"),
-        ("HR@10", "catalogue", "hr@10"),
+        (f"NDCG@{ten}", "catalogue", f"ndcg@{ten}"),
+        (f"HR@{ten}", "catalogue", f"hr@{ten}"),
         (f"HR@1|{candidates}", "candidates", "hr@1"),
-        (f"MRR@10|{candidates}", "candidates", "mrr@10"),
+        (f"NDCG@{ten}|{candidates}", "candidates", f"ndcg@{ten}"),
     ]
     held = metrics["aligned"]
     columns = [(t, p, m) for t, p, m in wanted if p in held and m in held[p]][:3]
@@ -256,6 +272,11 @@ def markdown_table(metrics: dict[str, Any], candidates: int) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{table}\n{_caption(metrics)}\n".replace("*", "\\*")
+
+
+def _first(metrics: dict[str, Any]) -> str:
+    """The protocol a table is about."""
+    return next(iter(metrics["difference"]))
 
 
 def _caption(metrics: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
 """Preference objectives: pure functions of `CandidateScores` that return a loss per context."""
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 
 from torch import Tensor
 
-from palate.errors import ConfigError, did_you_mean
 from palate.objectives.multi_negative import s_dpo
 from palate.objectives.pairwise import dpo
 from palate.objectives.scores import CandidateScores
@@ -20,15 +20,10 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def objective(name: str) -> Objective:
-    """The objective of this name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in OBJECTIVES:
-        raise ConfigError(f"There is no objective {name!r}.{did_you_mean(name, OBJECTIVES)}")
-    return OBJECTIVES[name]
+def objectives() -> dict[str, Objective]:
+    """All objectives by name: those of `OBJECTIVES` and of the entry points `palate.objectives`."""
+    found = {entry.name: entry.load() for entry in entry_points(group="palate.objectives")}
+    return {**found, **OBJECTIVES}
 
 
 __all__ = [
@@ -37,6 +32,6 @@ __all__ = [
     "Objective",
     "dpo",
     "mult_dpo",
-    "objective",
+    "objectives",
     "s_dpo",
 ]

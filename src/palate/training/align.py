@@ -14,7 +14,7 @@ from palate.objectives import CandidateScores, Objective
 from palate.policies.policy import Policy
 from palate.policies.reference import Reference
 from palate.training.preference_sets import PreferenceSets, collate_sets
-from palate.training.trainer import Validation, disable_dropout, train
+from palate.training.trainer import Trained, Validation, disable_dropout, train
 
 
 def align(
@@ -29,7 +29,7 @@ def align(
     folder: Path,
     seed: int,
     trackers: tuple[str, ...] = ("tensorboard",),
-) -> int:
+) -> Trained:
     """Minimise a preference objective over contexts with liked items and drawn negatives.
 
     Args:
@@ -46,7 +46,10 @@ def align(
         trackers: what to log to.
 
     Returns:
-        Number of optimiser steps made.
+        Optimiser steps made and steps between validations.
+
+    Raises:
+        DataError: no training context gets a negative, or training diverged.
     """
     disable_dropout(policy.model)
 

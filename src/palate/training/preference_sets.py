@@ -4,8 +4,9 @@ Examples are fetched by (epoch, index), so that what an epoch draws is a pure fu
 and no worker keeps state.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from palate.data.contexts import Context, ContextSet, Ids
+from palate.errors import DataError, DataWarning
 from palate.negatives.sampler import Mixture
 from palate.policies.policy import PADDING_ITEM, Policy
 from palate.randomness import random_bits
@@ -57,13 +59,35 @@ class PreferenceSets(Dataset[PreferenceSet]):
         epoch, position = index
         context = self._contexts[position]
         drawn = self._negatives.draw(context, (self._seed, epoch))
+        if len(drawn) == 0:
+            raise DataError(
+                f"align.negatives: context {context.context_id} of user {context.user_id} got no "
+                "negative. Add a sampler that always has some, such as uniform."
+            )
         item_ids = np.concatenate([context.positives, drawn])
         levels = np.concatenate([context.levels, np.zeros(len(drawn), np.int64)])
         return PreferenceSet(context, item_ids, levels)
 
     def with_negatives(self) -> "PreferenceSets":
-        """Those contexts for which the mixture has at least one negative in the first epoch."""
-        having = [i for i in range(len(self)) if (self[0, i].levels == 0).any()]
+        """Those contexts for which the mixture has a negative.
+
+        Warns of how many are left out; raises a DataError where that is all of them.
+        """
+        name = (self._seed, 0)
+        having = [i for i, c in enumerate(self._contexts) if len(self._negatives.draw(c, name)) > 0]
+        total = len(self)
+        if not having:
+            raise DataError(
+                f"align.negatives: none of the {total} training contexts gets a negative from "
+                f"{', '.join(self._negatives.parts)}. Add uniform: 5, say, or check data.disliked."
+            )
+        if len(having) < total:
+            warnings.warn(
+                f"align.negatives: {total - len(having)} of {total} training contexts get no "
+                "negative and are left out.",
+                DataWarning,
+                stacklevel=2,
+            )
         kept = self._contexts.subset(np.asarray(having, np.int64))
         return PreferenceSets(kept, self._negatives, self._seed)
 
@@ -125,13 +149,12 @@ class Imitations(Dataset[PreferenceSet]):
         shown = None
         if self._shown is not None:
             name = (self._seed, epoch)
-            alone = Context(context.history, target, target * 0 + 1, context.context_id)
+            alone = replace(context, positives=target, levels=np.ones(1, np.int64))
             shown = np.concatenate([target, self._shown.draw(alone, name)])
             shown = shown[np.argsort(random_bits(*name, "order", context.context_id, shown))]
-        asked = Context(
-            context.history, target, target * 0 + 1, context.context_id, candidates=shown
-        )
-        return PreferenceSet(asked, target, np.ones(1, np.int64))
+        level = np.ones(1, np.int64)
+        asked = replace(context, positives=target, levels=level, candidates=shown)
+        return PreferenceSet(asked, target, level)
 
 
 class BucketedBatches(Sampler[list[Index]]):
@@ -184,6 +207,5 @@ def collate_sets(policy: Policy, sets: Sequence[PreferenceSet]) -> dict[str, Any
 
 def collate_windows(policy: Policy, windows: Sequence[tuple[Ids, int]]) -> dict[str, Any]:
     """A batch of histories: the policy's tensors and `contexts`, the number of targets."""
-    histories, first_targets = [items for items, _ in windows], [first for _, first in windows]
-    targets = sum(len(items) - first for items, first in windows)
-    return {**policy.collate_histories(histories, first_targets), "contexts": targets}
+    batch = policy.collate_histories([items for items, _ in windows], [f for _, f in windows])
+    return {**batch, "contexts": batch["shape"][0]}

@@ -16,7 +16,7 @@ from palate.training.preference_sets import (
     collate_sets,
     collate_windows,
 )
-from palate.training.trainer import Validation, train
+from palate.training.trainer import Trained, Validation, train
 
 SHOWN = 19
 """Items drawn beside the true one where a prompt lists candidates: the published protocol's."""
@@ -33,7 +33,8 @@ def imitate(
     seed: int,
     trackers: tuple[str, ...] = ("tensorboard",),
     early_stopping: bool = True,
-) -> int:
+    validate_every: int | None = None,
+) -> Trained:
     """Minimise −log π(next item | history) over all training interactions, liked or not.
 
     Where the policy can, one pass over a history learns all its items; otherwise each target is
@@ -50,9 +51,10 @@ def imitate(
         seed: names the order and the draws.
         trackers: what to log to.
         early_stopping: stop when validation no longer improves.
+        validate_every: steps between validations; by default from `options.evaluations`.
 
     Returns:
-        Number of optimiser steps made.
+        Optimiser steps made and steps between validations.
     """
     if policy.learns_whole_histories:
         dataset: Any = Histories(data.training_histories, max_history)
@@ -80,4 +82,5 @@ def imitate(
         seed,
         trackers,
         early_stopping,
+        validate_every,
     )

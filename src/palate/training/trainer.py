@@ -9,26 +9,39 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from palate.config import TrainingOptions
 from palate.errors import DataError
 from palate.policies.policy import Policy
+from palate.training.callbacks import (
+    EarlyStopping,
+    JsonLines,
+    ProgressBar,
+    tensorboard,
+    validations_without_gain,
+)
 from palate.training.preference_sets import BucketedBatches
-from palate.training.progress import JsonLines, ProgressBar, tensorboard
 
 Losses = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """(module, batch) → one loss per context, and scalars to log."""
 
 Validation = Callable[[], dict[str, float]]
 """Metrics of the policy as it is now."""
+
+
+class Trained(NamedTuple):
+    """What a stage did: optimiser steps made, and steps between validations."""
+
+    steps: int
+    validate_every: int
 
 
 class RecommenderTrainer(Trainer):
@@ -145,7 +158,8 @@ def train(
     seed: int,
     trackers: tuple[str, ...] = ("tensorboard",),
     early_stopping: bool = True,
-) -> int:
+    validate_every: int | None = None,
+) -> Trained:
     """Train a policy in place and leave it at its best checkpoint.
 
     Args:
@@ -161,16 +175,19 @@ def train(
         seed: names the order of batches and seeds dropout.
         trackers: what else to log to, by the names of the Trainer's `report_to`.
         early_stopping: stop when validation no longer improves; else all steps are made.
+        validate_every: steps between validations; by default from `options.evaluations`.
 
     Returns:
-        Number of optimiser steps made, those after the best checkpoint included.
+        What was done, steps after the best checkpoint included.
     """
     set_seed(seed)
     sizes: Any = dataset
     per_epoch = math.ceil(len(sizes) / options.batch_size / options.accumulate)
-    steps = options.max_steps or math.ceil(options.epochs * per_epoch)
-    interval = max(1, min(round(per_epoch / options.evaluations), steps))
+    steps = options.max_steps
+    steps = math.ceil(options.epochs * per_epoch) if steps is None else steps
+    interval = validate_every or max(1, min(round(per_epoch / options.evaluations), steps))
     checkpoints = folder / "checkpoints" / stage
+    on_cuda = policy_device(policy).type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -192,25 +209,38 @@ def train(
         logging_steps=min(options.log_every, steps),
         logging_nan_inf_filter=False,
         bf16=options.precision == "bf16",
-        use_cpu=policy_device(policy).type == "cpu",
+        use_cpu=not on_cuda,
         seed=seed,
         dataloader_num_workers=options.workers,
-        dataloader_pin_memory=policy_device(policy).type == "cuda",
+        dataloader_pin_memory=on_cuda,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to=[name for name in trackers if name != "tensorboard"],
         run_name=f"{folder.name}-{stage}",
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one device a process; no silent DataParallel
     trainer = RecommenderTrainer(policy, losses, validation, dataset, collate, arguments)
+    bar = ProgressBar(stage, options.metric)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressBar(stage, options.metric))
+    trainer.add_callback(bar)
     trainer.add_callback(JsonLines(folder / "train.jsonl", stage))
     if "tensorboard" in trackers:
         trainer.add_callback(tensorboard(folder / "tensorboard" / stage))
-    if early_stopping:
-        trainer.add_callback(EarlyStoppingCallback(options.patience))
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
-    return trainer.state.global_step
+    patience = options.patience if early_stopping else None
+    if patience is not None:
+        trainer.add_callback(EarlyStopping(options.metric, patience))
+    last = last_whole_checkpoint(checkpoints)
+    if last is not None and patience is not None:
+        state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
+        if validations_without_gain(state, options.metric) >= patience:
+            trainer.state = state  # the run was stopped after the stage's end, before its result
+            trainer._load_best_model()
+            return Trained(state.global_step, interval)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        bar.close()
+    return Trained(trainer.state.global_step, interval)
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from palate.data.sources.movielens import movielens
 from palate.data.sources.simulate import simulate
 from palate.data.tables import SourceTables
@@ -41,12 +43,23 @@ def check_options(name: str, given: dict[str, Any]) -> list[str]:
         for key in given
         if key not in options
     ]
+    for key, value in given.items():
+        wanted = options[key].annotation if key in options else Any
+        try:
+            TypeAdapter(Any if wanted is inspect.Parameter.empty else wanted).validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            problems.append(f"{_key(key)}: {message[0].lower()}{message[1:]}; found {value!r}.")
     problems += [
-        f"data.{'path' if key == 'path' else f'options.{key}'}: source '{name}' needs it."
+        f"{_key(key)}: source '{name}' needs it."
         for key, option in options.items()
         if option.default is inspect.Parameter.empty and given.get(key) is None
     ]
     return problems
+
+
+def _key(option: str) -> str:
+    return "data.path" if option == "path" else f"data.options.{option}"
 
 
 def load(name: str, options: dict[str, Any]) -> SourceTables:

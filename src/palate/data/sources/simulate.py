@@ -34,5 +34,4 @@ def simulate(
         interactions=world.interactions(),
         items=world.items(),
         origin={"source": "simulate", "options": options},
-        truth=world,
     )

@@ -106,16 +106,22 @@ class LanguagePolicy:
     @classmethod
     def load(cls, folder: Path) -> "LanguagePolicy":
         """A policy from a folder that `save` wrote."""
-        settings = json.loads((folder / "palate.json").read_text("utf-8"))
+        try:
+            settings = json.loads((folder / "palate.json").read_text("utf-8"))
+            items = pq.read_table(folder / "items.parquet")
+            text = (folder / "prompts.txt").read_text("utf-8")
+        except (OSError, ValueError) as error:  # a file is missing, or cut
+            raise CheckpointError(
+                f"{folder} holds no whole policy ({error}). Expected palate.json, items.parquet, "
+                "prompts.txt, the tokenizer and the weights; train or copy it again."
+            ) from error
         model, tokenizer = _pretrained(str(folder))
-        items = pq.read_table(folder / "items.parquet")
-        text = (folder / "prompts.txt").read_text("utf-8")
         return cls(model, tokenizer, items, text, settings["max_history"], settings["seed"])
 
-    def save(self, folder: Path, model: nn.Module | None = None) -> None:
+    def save(self, folder: Path) -> None:
         """Write weights, tokenizer, prompts and items to a folder."""
-        saved: Any = self.model if model is None else model
-        saved.save_pretrained(folder)
+        model: Any = self.model
+        model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_text(self.prompts, folder / "prompts.txt")
         if self.items is not None:
@@ -163,9 +169,13 @@ class LanguagePolicy:
         """See `Policy.collate_histories`; for prompts that only grow at their end."""
         prompter = self.prompter
         openings = [prompter.opening(history) for history in histories]
-        titles = [[prompter.title_tokens[item] for item in history] for history in histories]
+        kept, firsts = [], []
+        for opening, history, first in zip(openings, histories, first_targets, strict=True):
+            fitting = prompter.fitting(history, prompter.max_tokens - len(opening))
+            kept.append([prompter.title_tokens[item] for item in fitting])
+            firsts.append(max(0, first - (len(history) - len(fitting))))
         return packing.lay_histories(
-            openings, titles, first_targets, prompter.break_tokens, prompter.end, self.pad
+            openings, kept, firsts, prompter.break_tokens, prompter.end, self.pad
         )
 
     def history_losses(self, batch: Batch, model: nn.Module | None = None) -> Tensor:
@@ -182,6 +192,7 @@ class LanguagePolicy:
         Raises:
             DataError: an id is not in the catalogue.
         """
+        self._need_catalogue()
         item_ids = np.asarray(item_ids)
         outside = (item_ids < PADDING_ITEM) | (item_ids >= len(self.prompter.title_tokens))
         if outside.any():
@@ -195,7 +206,8 @@ class LanguagePolicy:
         """(B, K) log-probabilities of titles after prompts, both as text.
 
         Args:
-            prompts: B texts; a begin token is put before each if the tokenizer has one.
+            prompts: B texts, each ending with the line break that titles follow; a begin token
+                is put before each if the tokenizer has one.
             titles: for each prompt its candidates; shorter rows are padded with 0.
         """
         prompter = self.prompter
@@ -211,6 +223,7 @@ class LanguagePolicy:
 
     def catalogue_log_probs(self, contexts: Sequence[Context], pool: Ids | None = None) -> Tensor:
         """See `Policy.catalogue_log_probs`; each prompt is read once."""
+        self._need_catalogue()
         if self.lists_candidates:
             raise ConfigError(
                 "prompts that list candidates cannot rank the whole catalogue; use "
@@ -231,6 +244,13 @@ class LanguagePolicy:
     def rank(self, contexts: Sequence[Context], top: int = 10) -> Ranking:
         """See `Policy.rank`."""
         return top_items(self.catalogue_log_probs(contexts), contexts, top)
+
+    def _need_catalogue(self) -> None:
+        if self.items is None:
+            raise DataError(
+                "this language model has no catalogue, so it scores texts only (score_texts). Load "
+                "a policy that Palate saved, or make one with LanguagePolicy.create."
+            )
 
     def _lay(self, prompts: Sequence[Tokens], answers: Sequence[Sequence[packing.Answer]]) -> Batch:
         lay = packing.pack if self.packs else packing.lay_alone
@@ -260,7 +280,9 @@ class LanguagePolicy:
     def _packing_agrees(self) -> bool:
         """Whether packed scoring gives what scoring each title alone gives; says so if not."""
         config: Any = self.model.config
-        if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or []):
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
+            self._say_alone("has attention windows, which packed titles would not see alike")
             return False
         vocabulary = int(config.vocab_size)
         tokens = (np.arange(24) * 7 + 3) % vocabulary
@@ -279,12 +301,15 @@ class LanguagePolicy:
             if apart <= PACKING_TOLERANCE:
                 return True
             reason = f"scores packed titles differently (by {apart:.2g} nats)"
+        self._say_alone(reason)
+        return False
+
+    def _say_alone(self, reason: str) -> None:
         warnings.warn(
             f"{type(self.model).__name__} {reason}; each title is scored alone, which is slower.",
             DataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-        return False
 
     @contextmanager
     def _inference(self):

@@ -176,10 +176,13 @@ class Prompter:
 
     def recent(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
         """The most recent items, whole, that fit both `max_history` and a budget of tokens."""
-        recent = history[max(0, len(history) - self.max_history) :]
-        costs = [len(self.title_tokens[item]) + len(self.break_tokens) for item in recent[::-1]]
-        fitting = int(np.searchsorted(np.cumsum(costs), budget, side="right"))
-        return recent[len(recent) - fitting :]
+        return self.fitting(history[max(0, len(history) - self.max_history) :], budget)
+
+    def fitting(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+        """The most recent items, whole, whose titles and line breaks fit a budget of tokens."""
+        costs = [len(self.title_tokens[item]) + len(self.break_tokens) for item in history[::-1]]
+        count = int(np.searchsorted(np.cumsum(costs), budget, side="right"))
+        return history[len(history) - count :]
 
     def opening(self, history: NDArray[np.int64]) -> Tokens:
         """Begin token and the text before a history that is learnt whole.

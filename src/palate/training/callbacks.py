@@ -1,29 +1,14 @@
-"""What a person and a plotting tool see of training: a bar, JSON lines, TensorBoard."""
+"""What the Trainer tells of a stage: a progress bar, JSON lines, TensorBoard."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from palate.files import write_text
-
-console = Console(stderr=True)
-
-
-def progress_bar() -> Progress:
-    """The bar all long work shows, on standard error."""
-    return Progress(
-        TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )
+from palate.progress import progress_bar
 
 
 class ProgressBar(TrainerCallback):
@@ -67,11 +52,37 @@ class ProgressBar(TrainerCallback):
             self._validation = f"validation {self._metric} {value:.4f}"
         self._bar.update(self._task, note=f"{self._loss}  {self._validation}")
 
-    def on_train_end(
+    def close(self) -> None:
+        """Leave the bar as it is; needed however training ended."""
+        self._bar.stop()
+
+
+class EarlyStopping(TrainerCallback):
+    """Stops when validation has not improved for a while, judged by the log alone.
+
+    The log is part of every checkpoint, so a resumed stage stops where an unbroken one does.
+    """
+
+    def __init__(self, metric: str, patience: int) -> None:
+        self._metric = metric
+        self._patience = patience
+
+    def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Leave the bar as it is."""
-        self._bar.stop()
+        """Ask the Trainer to stop once patience is exhausted."""
+        if validations_without_gain(state, self._metric) >= self._patience:
+            control.should_training_stop = True
+
+
+def validations_without_gain(state: TrainerState, metric: str) -> int:
+    """Validations since the best one; 0 if the last is the best or there was none."""
+    name = f"eval_{metric}"
+    values = [entry[name] for entry in state.log_history if name in entry]
+    if not values:
+        return 0
+    best = min(values) if metric == "loss" else max(values)
+    return len(values) - 1 - values.index(best)
 
 
 class JsonLines(TrainerCallback):
