@@ -1,6 +1,7 @@
 """The whole road on a small simulated log, through the command line a user types."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
 
 

@@ -79,9 +79,9 @@ def run(
     if resume and overwrite:
         raise PalateError("--resume and --overwrite contradict each other; choose one.")
     _quiet()
-    from palate.evaluation.stages import markdown_table, rich_table
     from palate.files import write_text
     from palate.pipeline import run as run_road
+    from palate.report.table import markdown_table, rich_table
 
     folder = out or Path("runs") / config.stem
     metrics = run_road(checked, folder, resume, overwrite, say=_say)

@@ -1,4 +1,4 @@
-"""All stages of a run on the same test contexts: ranks, metrics, differences, one table."""
+"""All stages of a run on the same test contexts: ranks, metrics, differences."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from palate.config import RunConfig
 from palate.data.contexts import Context, ContextSet, Prepared, sample_contexts
@@ -230,73 +228,6 @@ def _difference(
             for name in first
         }
     return found
-
-
-def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of stages, then of the differences, as text."""
-    longest = max(int(name.split("@")[1]) for name in metrics["difference"][_first(metrics)])
-    ten = 10 if f"ndcg@{10}" in metrics["difference"][_first(metrics)] else longest
-    wanted = [
-        (f"NDCG@{ten}", "catalogue", f"ndcg@{ten}"),
-        (f"HR@{ten}", "catalogue", f"hr@{ten}"),
-        (f"HR@1|{candidates}", "candidates", "hr@1"),
-        (f"NDCG@{ten}|{candidates}", "candidates", f"ndcg@{ten}"),
-    ]
-    held = metrics["aligned"]
-    columns = [(t, p, m) for t, p, m in wanted if p in held and m in held[p]][:3]
-    header = ["stage", columns[0][0], "95 % interval", *(title for title, _, _ in columns[1:])]
-    stages = [stage for stage in (*ORDER, *TRUTH) if stage in metrics]
-    rows = [_row(stage, metrics[stage], columns, "") for stage in stages]
-    for a, b in PAIRS:
-        rows.append(_row(f"{a}−{b}", metrics["differences"][f"{a}-{b}"], columns, "+"))
-    return header, rows
-
-
-def rich_table(metrics: dict[str, Any], candidates: int) -> Table:
-    """The table for a terminal; fits 80 columns."""
-    header, rows = table_rows(metrics, candidates)
-    table = Table(caption=_caption(metrics), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        if row[0] == "−".join(PAIRS[0]):
-            table.add_section()
-        table.add_row(*row, style="bold" if row[0] == "aligned" else None)
-    return table
-
-
-def markdown_table(metrics: dict[str, Any], candidates: int) -> str:
-    """The table for a document."""
-    header, rows = table_rows(metrics, candidates)
-    header = [title.replace("|", r"\|") for title in header]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{table}\n{_caption(metrics)}\n".replace("*", "\\*")
-
-
-def _first(metrics: dict[str, Any]) -> str:
-    """The protocol a table is about."""
-    return next(iter(metrics["difference"]))
-
-
-def _caption(metrics: dict[str, Any]) -> str:
-    used, of = metrics["test_contexts"]["used"], metrics["test_contexts"]["of"]
-    return (
-        f"{used:,} of {of:,} test contexts; intervals by user; "
-        "* p < 0.05 (sign-flip permutation by user)"
-    )
-
-
-def _row(
-    name: str, values: dict[str, Any], columns: list[tuple[str, str, str]], sign: str
-) -> list[str]:
-    cells = [values.get(protocol, {}).get(metric) for _, protocol, metric in columns]
-    first, *rest = [f"{cell['value']:{sign}.4f}" if cell else "" for cell in cells]
-    if (chief := cells[0]) is None:
-        return [name, first, "", *rest]
-    star = "*" if chief.get("p", 1.0) < 0.05 else ""
-    interval = f"[{chief['low']:{sign}.4f}, {chief['high']:{sign}.4f}]"
-    return [name, first + star, interval, *rest]
 
 
 def _categories(items: pa.Table) -> list[np.ndarray] | None:

@@ -1,0 +1,51 @@
+"""The table shows what metrics.json holds, and fits a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from palate.evaluation.stages import ORDER, PAIRS
+from palate.report.table import markdown_table, rich_table
+
+
+def metrics(cutoffs=(1, 10), protocols=("catalogue", "candidates")):
+    names = [f"{metric}@{k}" for metric in ("ndcg", "hr", "mrr") for k in cutoffs]
+    cell = {"value": 0.1234, "low": 0.1, "high": 0.2}
+    difference = {"value": -0.05, "low": -0.1, "high": -0.01, "p": 0.01, "n_users": 9}
+    stage = {protocol: dict.fromkeys(names, cell) for protocol in protocols}
+    pair = {protocol: dict.fromkeys(names, difference) for protocol in protocols}
+    return {
+        **dict.fromkeys(ORDER, stage),
+        "difference": pair,
+        "differences": {f"{a}-{b}": pair for a, b in PAIRS},
+        "test_contexts": {"used": 5, "of": 10},
+    }
+
+
+def test_it_fits_eighty_columns_and_says_how_many_contexts():
+    text = io.StringIO()
+    Console(file=text, width=80).print(rich_table(metrics(), 20))
+    assert "…" not in text.getvalue()
+    assert "aligned−sft_continued" in text.getvalue()
+    assert "5 of 10 test contexts" in text.getvalue()
+    assert "-0.0500*" in text.getvalue()
+
+
+def test_markdown_has_a_row_for_each_stage_and_pair():
+    lines = markdown_table(metrics(), 20).splitlines()
+    assert lines[0] == r"| stage | NDCG@10 | 95 % interval | HR@10 | HR@1\|20 |"
+    assert lines[2] == "| random | 0.1234 | [0.1000, 0.2000] | 0.1234 | 0.1234 |"
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(ORDER) + len(PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("cutoffs", "protocols", "heading"),
+    [
+        ((5,), ("catalogue",), "NDCG@5"),
+        ((1, 5), ("candidates",), "HR@1"),
+        ((20,), ("candidates",), "NDCG@20"),
+    ],
+)
+def test_whatever_was_asked_for_there_is_a_table(cutoffs, protocols, heading):
+    assert heading in markdown_table(metrics(cutoffs, protocols), 20)
