@@ -7,6 +7,7 @@ a run that was stopped goes on where it was.
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,29 @@ from palate.run_folder import check_environment, claimed
 from palate.training.align import align
 from palate.training.sft import imitate
 from palate.training.trainer import Trained, Validation
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the training stages share.
+
+    Attributes:
+        config: everything the run depends on.
+        folder: the run folder.
+        device: where policies are trained.
+        data: the prepared data.
+        evaluation: validates a policy, later ranks it.
+        validation_contexts: what a policy is validated on.
+        say: receives one line per stage.
+    """
+
+    config: RunConfig
+    folder: Path
+    device: torch.device
+    data: Prepared
+    evaluation: Evaluation
+    validation_contexts: ContextSet
+    say: Callable[[str], None]
 
 
 def run(
@@ -65,9 +89,10 @@ def run(
         config.seed,
         "validation sample",
     )
-    imitate_stage(config, data, evaluation, validation_contexts, folder, device, say)
-    align_stage(config, data, evaluation, validation_contexts, folder, device, say)
-    continue_stage(config, data, evaluation, validation_contexts, folder, device, say)
+    road = Run(config, folder, device, data, evaluation, validation_contexts, say)
+    imitate_stage(road)
+    align_stage(road)
+    continue_stage(road)
     say(f"evaluate: {len(evaluation.contexts):,} test contexts, every stage")
     for stage in ("sft", "sft_continued", "aligned"):
         evaluation.rank_policy(stage, lambda stage=stage: _load(folder / stage, device))
@@ -109,113 +134,87 @@ def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -
     return Prepared(folder / "data", window, config.data.min_history)
 
 
-def imitate_stage(
-    config: RunConfig,
-    data: Prepared,
-    evaluation: Evaluation,
-    contexts: ContextSet,
-    folder: Path,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> None:
+def imitate_stage(run: Run) -> None:
     """Supervised fine-tuning, unless done."""
-    if (folder / "sft").is_dir():
+    if (run.folder / "sft").is_dir():
         return
     policy = LanguagePolicy.create(
-        config.policy.base,
-        data.items,
-        config.policy.prompts,
-        config.policy.max_history,
-        config.seed,
+        run.config.policy.base,
+        run.data.items,
+        run.config.policy.prompts,
+        run.config.policy.max_history,
+        run.config.seed,
     )
-    policy.model.to(device)
+    policy.model.to(run.device)
     parameters = sum(weights.numel() for weights in policy.model.parameters())
-    say(f"sft: {config.policy.base}, {parameters:,} parameters, on {device}")
+    run.say(f"sft: {run.config.policy.base}, {parameters:,} parameters, on {run.device}")
     done = imitate(
         "sft",
         policy,
-        data,
-        _validation(evaluation, policy, contexts, config.sft.metric),
-        config.sft,
-        config.policy.max_history,
-        folder,
-        config.seed,
-        tuple(config.trackers),
+        run.data,
+        _validation(run, policy, run.config.sft.metric),
+        run.config.sft,
+        run.config.policy.max_history,
+        run.folder,
+        run.config.seed,
+        tuple(run.config.trackers),
     )
-    _save(policy, folder / "sft", done)
+    _save(policy, run.folder / "sft", done)
 
 
-def align_stage(
-    config: RunConfig,
-    data: Prepared,
-    evaluation: Evaluation,
-    contexts: ContextSet,
-    folder: Path,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> None:
+def align_stage(run: Run) -> None:
     """Preference optimisation of the SFT policy, unless done."""
-    if (folder / "aligned").is_dir():
+    if (run.folder / "aligned").is_dir():
         return
-    options = config.align
+    options = run.config.align
     described = ", ".join(f"{count} {name}" for name, count in options.negatives.items())
-    say(f"align: {options.objective}, beta {options.beta:g}, negatives: {described}")
-    policy = _load(folder / "sft", device)
+    run.say(f"align: {options.objective}, beta {options.beta:g}, negatives: {described}")
+    policy = _load(run.folder / "sft", run.device)
     done = align(
         policy,
-        data,
-        mixture(options.negatives, data, options.exclude_history),
+        run.data,
+        mixture(options.negatives, run.data, options.exclude_history),
         objectives()[options.objective],
         options.beta,
         REFERENCES[options.reference](policy),
-        _validation(evaluation, policy, contexts, options.metric),
+        _validation(run, policy, options.metric),
         options,
-        folder,
-        config.seed,
-        tuple(config.trackers),
+        run.folder,
+        run.config.seed,
+        tuple(run.config.trackers),
     )
-    _save(policy, folder / "aligned", done)
+    _save(policy, run.folder / "aligned", done)
 
 
-def continue_stage(
-    config: RunConfig,
-    data: Prepared,
-    evaluation: Evaluation,
-    contexts: ContextSet,
-    folder: Path,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> None:
+def continue_stage(run: Run) -> None:
     """The baseline for alignment: imitation continued for as many steps, unless done.
 
     Its checkpoint is chosen as alignment's is: by the same metric at the same steps.
     """
-    if (folder / "sft_continued").is_dir():
+    if (run.folder / "sft_continued").is_dir():
         return
-    alignment = json.loads((folder / "aligned" / "training.json").read_text("utf-8"))
-    steps, metric = alignment["steps"], config.align.metric
-    say(f"sft_continued: {steps} more steps of imitation")
-    policy = _load(folder / "sft", device)
+    alignment = json.loads((run.folder / "aligned" / "training.json").read_text("utf-8"))
+    steps, metric = alignment["steps"], run.config.align.metric
+    run.say(f"sft_continued: {steps} more steps of imitation")
+    policy = _load(run.folder / "sft", run.device)
     done = imitate(
         "sft_continued",
         policy,
-        data,
-        _validation(evaluation, policy, contexts, metric),
-        config.sft.model_copy(update={"max_steps": steps, "metric": metric}),
-        config.policy.max_history,
-        folder,
-        config.seed + 1,
-        tuple(config.trackers),
+        run.data,
+        _validation(run, policy, metric),
+        run.config.sft.model_copy(update={"max_steps": steps, "metric": metric}),
+        run.config.policy.max_history,
+        run.folder,
+        run.config.seed + 1,
+        tuple(run.config.trackers),
         early_stopping=False,
         validate_every=alignment["validate_every"],
     )
-    _save(policy, folder / "sft_continued", done)
+    _save(policy, run.folder / "sft_continued", done)
 
 
-def _validation(
-    evaluation: Evaluation, policy: Any, contexts: ContextSet, metric: str
-) -> Validation:
-    return lambda: evaluation.validate(policy, contexts, metric)
+def _validation(run: Run, policy: LanguagePolicy, metric: str) -> Validation:
+    return lambda: run.evaluation.validate(policy, run.validation_contexts, metric)
 
 
 def _world(config: RunConfig) -> Simulation | None:
