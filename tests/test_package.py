@@ -16,6 +16,21 @@ def test_import_loads_no_heavy_library():
 
 
 def test_public_names_resolve():
-    for name in palate.__all__:
-        assert getattr(palate, name) is not None
-    assert set(palate.__all__) == set(dir(palate))
+    assert palate.load_policy.__module__ == "palate.policies"
+    assert palate.run.__module__ == "palate.pipeline"
+    assert set(palate.OBJECTIVES) >= {"dpo", "s_dpo", "mult_dpo"}
+    assert palate.RunConfig().align.objective in palate.OBJECTIVES
+    assert palate.CandidateScores.__module__ == "palate.objectives.scores"
+    assert (
+        set(palate.__all__)
+        == set(dir(palate))
+        == {name for name in dir(palate) if palate_has(name)}
+    )
+
+
+def palate_has(name: str) -> bool:
+    return hasattr(palate, name)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not palate_has("load_polcy")

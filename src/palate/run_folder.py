@@ -110,7 +110,7 @@ def claimed(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> I
         content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         write_text(f"{MARK}{made_with}\n{content}", folder / "config.yaml")
         yield
-    except BaseException:
+    except BaseException:  # an interrupt too: put back what was there, then let it rise
         shutil.rmtree(folder, ignore_errors=True)
         if ours:
             aside.rename(folder)

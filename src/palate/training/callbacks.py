@@ -12,7 +12,7 @@ from palate.progress import progress_bar
 
 
 class ProgressBar(TrainerCallback):
-    """Steps made, the last loss and the best validation metric."""
+    """Steps made, the last loss and the last validation."""
 
     def __init__(self, stage: str, metric: str) -> None:
         self._stage = stage
