@@ -6,7 +6,7 @@ Exit codes: 0 done, 2 the input or a flag is wrong (one sentence says what), 130
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.console import Console
 import palate
 from palate.errors import DataWarning, PalateError
 
+Changes = Annotated[list[str] | None, Parameter(name="--set", negative="")]
 console = Console()
 app = App(
     name="palate",
@@ -30,7 +31,7 @@ def run(
     /,
     *,
     out: Path | None = None,
-    changes: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    changes: Changes = None,
     seed: int | None = None,
     device: str | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
@@ -79,16 +80,113 @@ def run(
     if resume and overwrite:
         raise PalateError("--resume and --overwrite contradict each other; choose one.")
     _quiet()
-    from palate.files import write_text
     from palate.pipeline import run as run_road
-    from palate.report.table import markdown_table, rich_table
 
     folder = out or Path("runs") / config.stem
-    metrics = run_road(checked, folder, resume, overwrite, say=_say)
-    size = checked.evaluation.candidates
-    write_text(markdown_table(metrics, size), folder / "table.md")
-    console.print(rich_table(metrics, size))
-    _say(f"run folder: {folder}")
+    _show(run_road(checked, folder, resume, overwrite, say=_say), folder)
+
+
+@app.command
+def prepare(
+    config: Path,
+    /,
+    *,
+    out: Path | None = None,
+    changes: Changes = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Make a run folder with prepared data: the first stage of a run.
+
+    Example:
+
+      palate prepare examples/demo.yaml --out runs/a
+
+    Parameters
+    ----------
+    config
+        YAML file; every key is optional.
+    out
+        Run folder. Default: runs/NAME, after the configuration's file name.
+    changes
+        Change one key: --set data.k_core=10. May be given several times.
+    overwrite
+        Delete the run folder and start anew.
+    """
+    from palate.config import load_config
+
+    checked = load_config(config, changes)
+    _quiet()
+    from palate.pipeline import run as run_road
+
+    folder = out or Path("runs") / config.stem
+    run_road(checked, folder, overwrite=overwrite, say=_say, until="prepare")
+    _say(f"run folder: {folder}; next: palate sft {folder}")
+
+
+@app.command
+def sft(folder: Path, /, *, out: Path | None = None, changes: Changes = None) -> None:
+    """Imitate the log, in a run folder that holds prepared data.
+
+    Examples:
+
+      palate sft runs/a
+
+      palate sft runs/a --set policy.kind=sequence --out runs/sequence
+
+    Parameters
+    ----------
+    folder
+        Run folder. A stage that was stopped goes on where it was.
+    out
+        Leave the folder as it is and go on in this new one.
+    changes
+        Change one key on which no finished stage depends. May be given several times.
+    """
+    _stage("sft", folder, out, changes, "palate align {0} or palate evaluate {0}")
+
+
+@app.command
+def align(folder: Path, /, *, out: Path | None = None, changes: Changes = None) -> None:
+    """Align the imitating policy of a run folder, and imitate on for comparison.
+
+    Examples:
+
+      palate align runs/a
+
+      palate align runs/a --set align.objective=mult_dpo --set align.beta=0.5 --out runs/b
+
+    Parameters
+    ----------
+    folder
+        Run folder with a policy in sft/. A stage that was stopped goes on where it was.
+    out
+        Leave the folder as it is and go on in this new one.
+    changes
+        Change one key on which no finished stage depends. May be given several times.
+    """
+    _stage("align", folder, out, changes, "palate evaluate {0}")
+
+
+@app.command
+def evaluate(folder: Path, /, *, out: Path | None = None, changes: Changes = None) -> None:
+    """Rank the test contexts with every policy of a run folder; ends with a table.
+
+    Examples:
+
+      palate evaluate runs/a
+
+      palate evaluate runs/a --set evaluation.exclude_history=false
+
+    Parameters
+    ----------
+    folder
+        Run folder with a policy in sft/, and in aligned/ unless imitation is all there is.
+    out
+        Leave the folder as it is and write the results to this new one.
+    changes
+        Change one key on which no finished stage depends. May be given several times.
+    """
+    _stage("evaluate", folder, out, changes, "")
 
 
 @app.command
@@ -101,7 +199,7 @@ def sources() -> None:
     """
     import inspect
 
-    from palate.data.sources import source_options
+    from palate.data.sources import key_of, source_options
     from palate.data.sources import sources as all_sources
 
     for name, source in sorted(all_sources().items()):
@@ -109,7 +207,7 @@ def sources() -> None:
         console.out(f"{name}: {first_line}")
         for option, parameter in source_options(name).items():
             needed = parameter.default is inspect.Parameter.empty
-            where = "data.path" if option == "path" else f"data.options.{option}"
+            where = key_of(option)
             console.out(f"  {where} {'(needed)' if needed else f'= {parameter.default}'}")
 
 
@@ -126,7 +224,8 @@ def doctor() -> None:
 
     import torch
 
-    from palate.run_folder import VERSIONS, device_of
+    from palate.environment import device_of
+    from palate.run_folder import VERSIONS
 
     console.out(f"python {platform.python_version()} on {platform.platform()}")
     for name in (*VERSIONS, "accelerate", "tensorboard"):
@@ -153,6 +252,36 @@ def main() -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; a run that had its data goes on with --resume")
         sys.exit(130)
+
+
+def _stage(
+    stage: Literal["sft", "align", "evaluate"],
+    folder: Path,
+    out: Path | None,
+    changes: list[str] | None,
+    following: str,
+) -> None:
+    _quiet()
+    from palate.pipeline import go_on
+
+    metrics = go_on(folder, stage, changes or [], out, _say)
+    folder = out or folder
+    if metrics:
+        _show(metrics, folder)
+    else:
+        _say(f"run folder: {folder}; next: {following.format(folder)}")
+
+
+def _show(metrics: dict[str, Any], folder: Path) -> None:
+    """The table of a finished run, on the terminal and in the folder."""
+    from palate.config import load_config
+    from palate.files import write_text
+    from palate.report.table import markdown_table, rich_table
+
+    size = load_config(folder / "config.yaml").evaluation.candidates
+    write_text(markdown_table(metrics, size), folder / "table.md")
+    console.print(rich_table(metrics, size))
+    _say(f"run folder: {folder}")
 
 
 def _fail(message: str) -> None:

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -27,12 +27,17 @@ class DataConfig(Section):
     """File or folder of a source that reads one."""
     options: dict[str, Any] = {}
     """Further options of the source."""
-    k_core: int = Field(default=5, ge=1)
-    """Least interactions of every user and item; 1 keeps all."""
-    split: Literal["leave_one_out", "global_time"] = "leave_one_out"
-    """Hold out each user's last liked items, or everything after two moments."""
+    aliases: dict[str, str] = {}
+    """Title as candidate rows spell it → title in the catalogue; for candidate_file."""
+    k_core: int | None = Field(default=None, ge=1)
+    """Least interactions of every user and item; 1 keeps all. Null: 5, or 1 where the source gives
+    whole contexts."""
+    split: Literal["leave_one_out", "global_time", "by_user", "given"] | None = None
+    """Hold out each user's last liked items; or everything after two moments; or whole users; or
+    what the source holds out. Null: the source's, by_user for dialogues, else leave_one_out."""
     fractions: tuple[float, float] = (0.8, 0.9)
-    """Shares of the log before validation and before test, for global_time."""
+    """Shares before validation and before test: of the log for global_time, of users for
+    by_user."""
     levels: list[float] = Field(default=[4.0], min_length=1)
     """Rating thresholds; reaching the first makes an item liked."""
     disliked: float | None = 2.5
@@ -60,15 +65,68 @@ class DataConfig(Section):
         return self
 
 
+class SequenceShape(Section):
+    """Shape of a sequence model (SASRec)."""
+
+    hidden: int = Field(default=64, ge=1)
+    """Width of the item vectors."""
+    layers: int = Field(default=2, ge=1)
+    """Blocks of the encoder."""
+    heads: int = Field(default=2, ge=1)
+    """Attention heads; divides hidden."""
+    inner: int = Field(default=256, ge=1)
+    """Width of the feed-forward layers."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Dropout in imitation; alignment has none."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "SequenceShape":
+        if self.hidden % self.heads:
+            raise ValueError(
+                f"hidden is {self.hidden}, which {self.heads} heads do not divide; choose hidden "
+                "as a multiple of heads"
+            )
+        return self
+
+
+class AdapterConfig(Section):
+    """LoRA: small matrices that train in place of a language model's own weights."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the updates."""
+    alpha: int = Field(default=32, ge=1)
+    """Updates are multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter in imitation; alignment has none."""
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    """Layers that get an adapter, such as [q_proj, v_proj]."""
+    after_sft: Literal["merge", "keep"] = "merge"
+    """What becomes of imitation's adapter: merged into the weights, or kept beside alignment's."""
+
+
 class PolicyConfig(Section):
     """The recommender to train."""
 
-    base: str = "tiny"
-    """tiny or small (made from scratch), a folder, or a Hugging Face name."""
+    kind: Literal["language", "sequence"] = "language"
+    """A language model that reads titles, or a sequence model that knows items by their ids."""
+    base: str | None = None
+    """Language: tiny (default) or small, made from scratch; a folder, or a Hugging Face name.
+    Sequence: a folder that Palate saved, or null for new weights."""
     prompts: str = "history"
-    """history, history_and_candidates, or a file of templates."""
-    max_history: int = Field(default=10, ge=1)
-    """Most recent items a prompt may hold."""
+    """Language: history, history_and_candidates, dialogue, or a file of templates."""
+    max_history: int | None = Field(default=None, ge=1)
+    """Most recent items that are read. Null: 10 for language, 50 for sequence."""
+    sequence: SequenceShape = SequenceShape()
+    """Shape of a new sequence model."""
+    adapter: AdapterConfig | None = None
+    """Language: train a LoRA adapter, {} for its defaults; null trains all weights."""
+    quantize: bool = False
+    """Language: base weights in 4 bits (QLoRA); needs CUDA, an adapter and palate[quant]."""
+
+    @property
+    def history(self) -> int:
+        """`max_history` with its default."""
+        return self.max_history or {"language": 10, "sequence": 50}[self.kind]
 
 
 class TrainingOptions(Section):
@@ -122,13 +180,15 @@ class AlignConfig(TrainingOptions):
     learning_rate: float = Field(default=3e-4, gt=0)
     """Largest learning rate."""
     objective: str = "s_dpo"
-    """dpo, s_dpo or mult_dpo."""
+    """dpo, lipo, dmpo, s_dpo or mult_dpo."""
     beta: float = Field(default=1.0, gt=0)
     """Inverse temperature: larger keeps nearer to the reference."""
     reference: str = "frozen"
-    """What the policy is held to."""
+    """What the policy is held to: frozen (a copy), adapter_off (LoRA switched off) or none."""
     negatives: dict[str, int] = Field(default={"uniform": 10}, min_length=1)
     """Sampler → negatives per context."""
+    sampler_options: dict[str, dict[str, Any]] = {}
+    """Sampler → its options, such as {popularity: {alpha: 0.5}, fixed: {path: negatives.csv}}."""
     exclude_history: bool = True
     """Never draw an item of the history as a negative; `observed` then draws the dislikes that
     come later in training."""
@@ -137,10 +197,11 @@ class AlignConfig(TrainingOptions):
 class EvaluationConfig(Section):
     """How the stages are compared."""
 
-    protocols: list[Literal["catalogue", "candidates"]] = Field(
+    protocols: list[Literal["catalogue", "candidates", "generation"]] = Field(
         default=["catalogue", "candidates"], min_length=1
     )
-    """Rank among all items, among sampled candidates, or both."""
+    """Rank among all items, among candidates, or see what a language model writes freely; the
+    last beside one of the others."""
     candidates: int = Field(default=20, ge=2)
     """Items in a candidate list."""
     cutoffs: list[PositiveInt] = Field(default=[1, 5, 10, 20], min_length=1)
@@ -155,6 +216,15 @@ class EvaluationConfig(Section):
     """Draws behind an interval."""
     batch_size: int = Field(default=32, ge=1)
     """Contexts scored at once."""
+
+    @model_validator(mode="after")
+    def _ranks(self) -> "EvaluationConfig":
+        if self.protocols == ["generation"]:
+            raise ValueError(
+                "protocols has generation alone; a checkpoint is chosen by ranking, so add "
+                "candidates or catalogue"
+            )
+        return self
 
 
 class RunConfig(Section):
@@ -217,7 +287,7 @@ def parse_config(content: dict[str, Any]) -> RunConfig:
 def _unknown_names(content: dict[str, Any]) -> list[str]:
     """What only the registries can tell: names of sources, samplers, objectives, references."""
     from palate.data.sources import check_options, sources
-    from palate.negatives import samplers
+    from palate.negatives import check_sampler_options, samplers
     from palate.objectives import objectives
     from palate.policies.reference import REFERENCES
 
@@ -227,6 +297,8 @@ def _unknown_names(content: dict[str, Any]) -> list[str]:
             sections[name] = {**sections[name], **content[name]}
     data, align = sections["data"], sections["align"]
     negatives = align["negatives"] if isinstance(align["negatives"], dict) else {}
+    given = align["sampler_options"]
+    sampler_options = given if isinstance(given, dict) else {}
     problems = []
     for key, name, known in [
         ("data.source", data["source"], sources()),
@@ -241,9 +313,15 @@ def _unknown_names(content: dict[str, Any]) -> list[str]:
         for name, count in negatives.items()
         if isinstance(count, int) and count < 1
     ]
+    for name, options in sampler_options.items():
+        if name in samplers():
+            problems += check_sampler_options(name, options)
+        if name not in negatives:
+            hint = did_you_mean(name, negatives)
+            problems.append(f"align.sampler_options.{name}: nothing is drawn from it.{hint}")
     if data["source"] in sources() and isinstance(data["options"], dict):
-        path = {} if data["path"] is None else {"path": data["path"]}
-        problems += check_options(data["source"], {**path, **data["options"]})
+        own = {key: data[key] for key in ("path", "aliases") if data[key]}
+        problems += check_options(data["source"], {**own, **data["options"]})
     return problems
 
 
@@ -252,7 +330,8 @@ def source_arguments(config: RunConfig) -> dict[str, Any]:
     from palate.data.sources import source_options
 
     known = source_options(config.data.source)
-    given = {} if config.data.path is None else {"path": config.data.path}
+    own = {"path": config.data.path, "aliases": config.data.aliases}
+    given = {key: value for key, value in own.items() if value}
     seed = {"seed": config.seed} if "seed" in known else {}
     return {**seed, **given, **config.data.options}
 

@@ -6,28 +6,35 @@ a run that was stopped goes on where it was.
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
 import torch
 
 from palate.config import RunConfig, source_arguments
 from palate.data.contexts import ContextSet, Prepared, sample_contexts
 from palate.data.prepare import Preparation, prepare
 from palate.data.simulator import Simulation
-from palate.data.sources import load
+from palate.data.sources import load as load_source
+from palate.environment import check_data, check_environment
 from palate.evaluation.stages import Evaluation, write_metrics
 from palate.files import replacing, write_json
 from palate.negatives import mixture
 from palate.objectives import objectives
-from palate.policies import LanguagePolicy, load_policy
+from palate.policies import LanguagePolicy, Policy, SequencePolicy, load_policy
+from palate.policies.language.adapters import Adapter
 from palate.policies.reference import REFERENCES
-from palate.run_folder import check_environment, claimed
+from palate.run_folder import branch, changed_config, claimed, forget_evaluation, write_config
 from palate.training.align import align
 from palate.training.sft import imitate
 from palate.training.trainer import Trained, Validation
+
+Stage = Literal["prepare", "sft", "align", "evaluate"]
+TRAINED = ("sft", "sft_continued", "aligned")
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,9 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
+    until: Stage = "evaluate",
 ) -> dict[str, Any]:
-    """Run the whole road into a folder.
+    """Run the whole road into a folder, or its beginning.
 
     Args:
         config: everything the run depends on.
@@ -68,9 +76,11 @@ def run(
         resume: go on with the run that the folder holds.
         overwrite: delete the folder first.
         say: receives one line per stage.
+        until: the last stage to run.
 
     Returns:
-        What `metrics.json` holds: [stage][protocol][metric] → value, low, high.
+        What `metrics.json` holds: [stage][protocol][metric] → value, low, high; empty where the
+        run ends before it is evaluated.
 
     Raises:
         PalateError: the folder exists and neither flag is set, it holds a run of another
@@ -79,9 +89,59 @@ def run(
     device = check_environment(config)
     with claimed(config, folder, resume, overwrite):
         data = prepare_stage(config, folder, say)
+        check_data(config, data)
     if (folder / "metrics.json").is_file():
         say(f"{folder} is finished; its table again:")
         return json.loads((folder / "metrics.json").read_text("utf-8"))
+    return _after_preparing(config, folder, data, device, say, until)
+
+
+def go_on(
+    folder: Path,
+    stage: Stage,
+    changes: Sequence[str] = (),
+    out: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run one stage in a folder that holds the stage before it.
+
+    Args:
+        folder: a run folder.
+        stage: "sft", "align" or "evaluate"; one that is done already is not repeated, except
+            "evaluate".
+        changes: such as "align.beta=0.5"; what a finished stage depends on cannot be changed.
+        out: leave `folder` as it is and go on in a new folder with a copy of it.
+        say: receives one line per stage.
+
+    Returns:
+        As `run`.
+
+    Raises:
+        PalateError: the stage before is missing, a change comes too late, or `out` exists.
+    """
+    config = changed_config(folder, stage, changes, out is not None)
+    device = check_environment(config)
+    if out is not None:
+        branch(folder, out, stage)
+        folder = out
+    write_config(config, folder)
+    if stage == "evaluate":
+        forget_evaluation(folder)
+    data = prepare_stage(config, folder, say)
+    check_data(config, data)
+    return _after_preparing(config, folder, data, device, say, stage)
+
+
+def _after_preparing(
+    config: RunConfig,
+    folder: Path,
+    data: Prepared,
+    device: torch.device,
+    say: Callable[[str], None],
+    until: Stage,
+) -> dict[str, Any]:
+    if until == "prepare":
+        return {}
     evaluation = Evaluation(config, data, folder, _world(config))
     validation_contexts = sample_contexts(
         data.contexts("validation"),
@@ -91,14 +151,11 @@ def run(
     )
     road = Run(config, folder, device, data, evaluation, validation_contexts, say)
     imitate_stage(road)
+    if until == "sft":
+        return {}
     align_stage(road)
     continue_stage(road)
-    say(f"evaluate: {len(evaluation.contexts):,} test contexts, every stage")
-    for stage in ("sft", "sft_continued", "aligned"):
-        evaluation.rank_policy(stage, lambda stage=stage: _load(folder / stage, device))
-    metrics = write_metrics(evaluation, folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return metrics
+    return {} if until == "align" else evaluate_stage(road)
 
 
 def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -> Prepared:
@@ -117,7 +174,7 @@ def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -
             duplicates=config.data.duplicates,
             min_history=config.data.min_history,
         )
-        tables = load(config.data.source, source_arguments(config))
+        tables = load_source(config.data.source, source_arguments(config))
         content = prepare(tables, folder / "data", how, config.seed)
         data = Prepared(folder / "data", window, config.data.min_history)
         splits = ("train", "validation", "test")
@@ -138,23 +195,19 @@ def imitate_stage(run: Run) -> None:
     """Supervised fine-tuning, unless done."""
     if (run.folder / "sft").is_dir():
         return
-    policy = LanguagePolicy.create(
-        run.config.policy.base,
-        run.data.items,
-        run.config.policy.prompts,
-        run.config.policy.max_history,
-        run.config.seed,
-    )
+    policy = new_policy(run.config, run.data.items)
+    policy.start_stage("sft")
     policy.model.to(run.device)
-    parameters = sum(weights.numel() for weights in policy.model.parameters())
-    run.say(f"sft: {run.config.policy.base}, {parameters:,} parameters, on {run.device}")
+    sizes = [(w.numel(), w.requires_grad) for w in policy.model.parameters()]
+    total, trained = sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
+    part = "" if trained == total else f" ({trained:,} of them trained)"
+    run.say(f"sft: {run.config.policy.kind}, {total:,} parameters{part}, on {run.device}")
     done = imitate(
         "sft",
         policy,
         run.data,
         _validation(run, policy, run.config.sft.metric),
         run.config.sft,
-        run.config.policy.max_history,
         run.folder,
         run.config.seed,
         tuple(run.config.trackers),
@@ -170,13 +223,15 @@ def align_stage(run: Run) -> None:
     described = ", ".join(f"{count} {name}" for name, count in options.negatives.items())
     run.say(f"align: {options.objective}, beta {options.beta:g}, negatives: {described}")
     policy = _load(run.folder / "sft", run.device)
+    policy.start_stage("align")
+    policy.model.to(run.device)
     done = align(
         policy,
         run.data,
-        mixture(options.negatives, run.data, options.exclude_history),
+        mixture(options.negatives, run.data, options.exclude_history, options.sampler_options),
         objectives()[options.objective],
         options.beta,
-        REFERENCES[options.reference](policy),
+        REFERENCES[options.reference](policy, options.precision),
         _validation(run, policy, options.metric),
         options,
         run.folder,
@@ -197,13 +252,14 @@ def continue_stage(run: Run) -> None:
     steps, metric = alignment["steps"], run.config.align.metric
     run.say(f"sft_continued: {steps} more steps of imitation")
     policy = _load(run.folder / "sft", run.device)
+    policy.start_stage("sft")
+    policy.model.to(run.device)
     done = imitate(
         "sft_continued",
         policy,
         run.data,
         _validation(run, policy, metric),
         run.config.sft.model_copy(update={"max_steps": steps, "metric": metric}),
-        run.config.policy.max_history,
         run.folder,
         run.config.seed + 1,
         tuple(run.config.trackers),
@@ -213,7 +269,40 @@ def continue_stage(run: Run) -> None:
     _save(policy, run.folder / "sft_continued", done)
 
 
-def _validation(run: Run, policy: LanguagePolicy, metric: str) -> Validation:
+def evaluate_stage(run: Run) -> dict[str, Any]:
+    """Rank the test contexts with every stage that is there, and compare."""
+    trained = [name for name in TRAINED if (run.folder / name).is_dir()]
+    run.say(f"evaluate: {len(run.evaluation.contexts):,} test contexts, every stage")
+    for stage in trained:
+        load = partial(_load, run.folder / stage, run.device)
+        run.evaluation.rank_policy(stage, load)
+        run.evaluation.generate(stage, load)
+    metrics = write_metrics(run.evaluation, run.folder)
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    return metrics
+
+
+def new_policy(config: RunConfig, items: pa.Table) -> Policy:
+    """The policy that a configuration describes, before any training."""
+    chosen = config.policy
+    if chosen.kind == "language":
+        adapter = chosen.adapter and Adapter(**chosen.adapter.model_dump())
+        return LanguagePolicy.create(
+            chosen.base or "tiny",
+            items,
+            chosen.prompts,
+            chosen.history,
+            config.seed,
+            adapter,
+            chosen.quantize,
+        )
+    if chosen.base is not None:
+        return SequencePolicy.load(Path(chosen.base))
+    shape = chosen.sequence.model_dump()
+    return SequencePolicy.create(items, chosen.history, **shape, seed=config.seed)
+
+
+def _validation(run: Run, policy: Policy, metric: str) -> Validation:
     return lambda: run.evaluation.validate(policy, run.validation_contexts, metric)
 
 
@@ -222,13 +311,13 @@ def _world(config: RunConfig) -> Simulation | None:
     return Simulation(**source_arguments(config)) if is_simulated else None
 
 
-def _load(folder: Path, device: torch.device) -> LanguagePolicy:
+def _load(folder: Path, device: torch.device) -> Policy:
     policy = load_policy(folder)
     policy.model.to(device)
     return policy
 
 
-def _save(policy: LanguagePolicy, folder: Path, done: Trained) -> None:
+def _save(policy: Policy, folder: Path, done: Trained) -> None:
     with replacing(folder) as temporary:
         temporary.mkdir()
         policy.save(temporary)

@@ -1,75 +1,47 @@
-"""Who owns a run folder, and whether a run can start at all."""
+"""Who owns a run folder, and which of its stages may still be changed."""
 
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from transformers import AutoConfig
-from transformers.integrations.integration_utils import get_available_reporting_integrations
 
-from palate.config import RunConfig
-from palate.errors import CheckpointError, ConfigError, did_you_mean
-from palate.files import write_text
-from palate.policies.language.from_scratch import SIZES
-from palate.policies.language.prompts import CANDIDATES, read_templates
+from palate.config import RunConfig, load_config
+from palate.errors import ConfigError
+from palate.files import replacing, write_text
 
-VERSIONS = ("palate", "torch", "transformers", "tokenizers", "numpy", "duckdb", "narwhals")
+VERSIONS = (
+    "palate",
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "numpy",
+    "duckdb",
+    "narwhals",
+)
 MARK = "# A run of Palate. "
 """First line of a run folder's `config.yaml`; nothing else is ever deleted."""
+STAGES = ("prepare", "sft", "align", "evaluate")
+RESULT = {"prepare": "data.json", "sft": "sft", "align": "aligned"}
+"""What a finished stage leaves in the run folder."""
+RESULTS = (
+    "ranks.parquet",
+    "generations.parquet",
+    "candidates.parquet",
+    "table.md",
+    "metrics.json",
+)
+"""What an evaluation leaves, the last thing last."""
+SECTIONS = {"prepare": ("seed", "data"), "sft": ("policy", "sft"), "align": ("align",)}
+"""Parts of the configuration that a stage's result depends on."""
 FREE_TO_CHANGE = {"device", "trackers", "sft.workers", "align.workers"}
 """Keys on which no number of a run depends."""
-
-
-def check_environment(config: RunConfig) -> torch.device:
-    """The device to use, after all that can be known before a run to fail in it.
-
-    Raises:
-        ConfigError, CheckpointError: the device, a tracker, the prompts or the base model is not
-            to be had, or the prompts cannot be evaluated under a protocol asked for.
-    """
-    _, templates = read_templates(config.policy.prompts)
-    if CANDIDATES in templates[0].pieces and "catalogue" in config.evaluation.protocols:
-        raise ConfigError(
-            f"policy.prompts: '{config.policy.prompts}' lists candidates, so it cannot rank the "
-            "whole catalogue. Use --set 'evaluation.protocols=[candidates]', or prompts=history."
-        )
-    known = ["tensorboard", *get_available_reporting_integrations()]
-    for tracker in config.trackers:
-        if tracker not in known:
-            raise ConfigError(
-                f"trackers: '{tracker}' is not installed.{did_you_mean(tracker, set(known))}"
-            )
-    if config.policy.base not in SIZES:
-        try:
-            AutoConfig.from_pretrained(config.policy.base)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"policy.base: '{config.policy.base}' is neither {' nor '.join(SIZES)}, nor a "
-                f"model's folder or name ({str(error).strip().splitlines()[0]})."
-                f"{did_you_mean(config.policy.base, SIZES)}"
-            ) from error
-    return device_of(config.device)
-
-
-def device_of(name: str) -> torch.device:
-    """The device for a name; "auto" takes CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise ConfigError(
-            f"device: '{name}' is not one of auto, cpu, cuda. Among several GPUs choose with "
-            "CUDA_VISIBLE_DEVICES."
-        )
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: this machine has no CUDA device; use --device cpu.")
-    return torch.device(name)
 
 
 @contextmanager
@@ -103,12 +75,7 @@ def claimed(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> I
     if ours:
         folder.rename(aside)
     try:
-        versions = {name: version(name) for name in VERSIONS} | {
-            "python": platform.python_version()
-        }
-        made_with = ", ".join(f"{name} {number}" for name, number in versions.items())
-        content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_text(f"{MARK}{made_with}\n{content}", folder / "config.yaml")
+        write_config(config, folder)
         yield
     except BaseException:  # an interrupt too: put back what was there, then let it rise
         shutil.rmtree(folder, ignore_errors=True)
@@ -117,6 +84,82 @@ def claimed(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> I
         raise
     if ours:
         shutil.rmtree(aside)
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """Write `config.yaml`: everything the run depends on, and the versions it is made with."""
+    numbers = {name: version(name) for name in VERSIONS} | {"python": platform.python_version()}
+    made_with = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_text(f"{MARK}{made_with}\n{content}", folder / "config.yaml")
+
+
+def changed_config(
+    folder: Path, stage: str, changes: Sequence[str] = (), anew: bool = False
+) -> RunConfig:
+    """The configuration of a run folder, with changes that its finished stages allow.
+
+    Args:
+        folder: a run folder that holds the stage before.
+        stage: "sft", "align" or "evaluate".
+        changes: such as "align.beta=0.5".
+        anew: whether the stage will run in another folder, and may so be changed though done.
+
+    Raises:
+        ConfigError: no run, the stage before is missing, or a change comes too late.
+    """
+    if not _is_run(folder):
+        raise ConfigError(
+            f"{folder} is not a run folder. Make one with: palate prepare CONFIG --out {folder}."
+        )
+    earlier = STAGES[STAGES.index(stage) - 1] if stage != "evaluate" else "sft"
+    if not (folder / RESULT[earlier]).exists():
+        command = "prepare CONFIG --out" if earlier == "prepare" else earlier
+        raise ConfigError(f"{folder} has no {RESULT[earlier]}. First: palate {command} {folder}.")
+    config = load_config(folder / "config.yaml", list(changes))
+    before = load_config(folder / "config.yaml")
+    changed = _changed(before.model_dump(mode="json"), config.model_dump(mode="json"))
+    done = [name for name in STAGES if name in RESULT and (folder / RESULT[name]).exists()]
+    if anew:
+        done = [name for name in done if STAGES.index(name) < STAGES.index(stage)]
+    for key in changed:
+        for finished in done:
+            if key.split(".")[0] in SECTIONS[finished] and key not in FREE_TO_CHANGE:
+                raise ConfigError(
+                    f"{key}: {folder}/{RESULT[finished]} was made with another value. Go on in a "
+                    f"new folder: palate {finished} {folder} --set {key}=… --out NEW."
+                    if finished != "prepare"
+                    else f"{key}: {folder}/data was made with another value. Prepare anew: palate "
+                    "prepare CONFIG --out NEW."
+                )
+    if not anew and any(key.split(".")[0] in SECTIONS.get(stage, ()) for key in changed):
+        shutil.rmtree(folder / "checkpoints" / stage, ignore_errors=True)
+    return config
+
+
+def branch(folder: Path, out: Path, stage: str) -> None:
+    """Copy what the stages before `stage` left in a run folder to a new one."""
+    if out.exists():
+        raise ConfigError(f"{out} exists already; choose another folder with --out.")
+    names = ["config.yaml", "data", "data.json", "train.jsonl"]
+    names += ["sft"] if stage != "sft" else []
+    names += ["aligned", "sft_continued"] if stage == "evaluate" else []
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        for name in names:
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, temporary / name)
+            elif (folder / name).is_file():
+                shutil.copy2(folder / name, temporary / name)
+
+
+def forget_evaluation(folder: Path) -> None:
+    """Remove the results of a finished evaluation, so that it is made anew."""
+    if (folder / "metrics.json").is_file():
+        for name in RESULTS:
+            (folder / name).unlink(missing_ok=True)
+    for name in ("ranks", "generations"):
+        shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
 
 
 def _is_run(folder: Path) -> bool:

@@ -24,9 +24,9 @@ def test_next_item_contexts(tmp_path):
     assert test[0].timestamp == 40
     assert data.popularity.tolist() == [1, 1, 1, 0, 0]
     assert [d.tolist() for d in data.observed_negatives] == [[1]]
-    assert [h.tolist() for h in data.training_histories] == [[0, 1, 2]]
-    asked = data.imitation_contexts()
-    assert [(c.history.tolist(), int(asked.target_rows[i])) for i, c in enumerate(asked)] == [
+    assert [(h.items.tolist(), h.first_target) for h in data.training_histories] == [([0, 1, 2], 0)]
+    asked, targets = data.imitation_contexts()
+    assert [(c.history.tolist(), int(targets[i])) for i, c in enumerate(asked)] == [
         ([0], 1),
         ([0, 1], 2),
     ]
@@ -65,9 +65,9 @@ def test_samples_are_seeded_and_in_order(small_data):
     every = small_data.contexts("test")
     sample = sample_contexts(every, 10, 1, "test sample")
     again = sample_contexts(every, 10, 1, "test sample")
-    assert sample.target_rows.tolist() == again.target_rows.tolist()
+    assert sample.begins.tolist() == again.begins.tolist()
     assert len(sample) == 10
-    assert (np.diff(sample.target_rows) > 0).all()
+    assert (np.diff(sample.begins) > 0).all()
     assert sample_contexts(every, None) is every
 
 

@@ -135,6 +135,22 @@ def test_tied_positives_keep_precision_at_most_one():
     )
 
 
+def test_a_positive_tied_with_others_counts_at_the_middle_of_them():
+    # Scores 4, 2, 2, 2, 1, the positive among the three twos: 1 + 1 + 2/2 = 3.
+    (rank,) = ranks_of(np.array([[2.0, 4.0, 2.0, 2.0, 1.0]]), [0], [2])
+    assert rank == 3
+    # Tied with one other at the top, it stands at 1.5: not first, and each metric says so.
+    (rank,) = ranks_of(np.array([[2.0, 1.0, 2.0]]), [0], [0])
+    assert one_context([rank], cutoffs=(1, 2)) == pytest.approx(
+        {
+            "hr@1": 0, "recall@1": 0, "ndcg@1": 0, "mrr@1": 0, "map@1": 0,
+            "hr@2": 1, "recall@2": 1, "mrr@2": 1 / 1.5, "map@2": 1 / 1.5,
+            "ndcg@2": 1 / math.log2(2.5),
+        },
+        abs=1e-12,
+    )  # fmt: skip
+
+
 def test_more_tied_positives_than_places_give_one_not_more():
     # Five positives share ranks 1 to 5: all stand at 3, so K = 3 finds five where three fit.
     # DCG 5 / log2(4) = 2.5 over 1 + 0.631 + 0.5 = 2.131 and 5 · (3/3) / 3 are both cut to 1.

@@ -69,6 +69,48 @@ def test_interval_covers_the_truth_where_contexts_are_correlated():
     assert by_context / 300 < 0.85  # as if contexts were independent: too sure of itself
 
 
+def ndcg_table(random, eager_users_come_more_often):
+    """(values, users) of one positive per context among ten places; the truth is `ndcg_mean`.
+
+    60 to 150 users; user u finds the positive in the list with probability p_u ~ Beta(0.6, 1.8),
+    at any place r = 1 … 10 alike, which is worth 1 / log2(r + 1). 1 + Binomial(7, q) contexts
+    each, with q = 1/2 for all or q = p_u.
+    """
+    n_users = int(random.integers(60, 151))
+    p = random.beta(0.6, 1.8, n_users)
+    counts = 1 + random.binomial(7, p if eager_users_come_more_often else 0.5, n_users)
+    users = np.repeat(np.arange(n_users), counts)
+    found = random.random(len(users)) < p[users]
+    return found / np.log2(random.integers(1, 11, len(users)) + 1), users
+
+
+def ndcg_mean(eager_users_come_more_often):
+    """E[Σ values of a user] / E[contexts of a user], in closed form.
+
+    With E p = 1/4 and E p² = 1/4 · 1.6/3.4: E[(1 + 7p) p] / E[1 + 7p] where counts follow p.
+    """
+    first, second = 1 / 4, 1 / 4 * 1.6 / 3.4
+    chance = (first + 7 * second) / (1 + 7 * first) if eager_users_come_more_often else first
+    return chance * np.mean(1 / np.log2(np.arange(1, 11) + 1))
+
+
+# Over 20,000 tables the coverage is 94.4 % and 93.5 % (± 0.2), the truth lying above the interval
+# in 3.4 % and 4.8 %: the percentile method does not correct for skewness. Over 2,000 tables it
+# scatters by 0.5 %, so the second bound leaves three times that.
+@pytest.mark.slow
+@pytest.mark.parametrize(("eager_users_come_more_often", "least"), [(False, 0.93), (True, 0.92)])
+def test_interval_covers_the_truth_of_skewed_metrics(eager_users_come_more_often, least):
+    random = np.random.default_rng(11)
+    truth, covered, misses = ndcg_mean(eager_users_come_more_often), 0, {"below": 0, "above": 0}
+    for table in range(2000):
+        values, users = ndcg_table(random, eager_users_come_more_often)
+        _, low, high = bootstrap_interval(values, users, seed=table, draws=1000)
+        covered += low <= truth <= high
+        misses["below"] += truth < low
+        misses["above"] += truth > high
+    assert least <= covered / 2000 <= 0.97, misses
+
+
 def test_one_user_and_one_context():
     assert bootstrap_interval([0.1, 0.7], [5, 5], seed=0) == pytest.approx((0.4, 0.4, 0.4))
     mean, low, high = bootstrap_interval([0.1, 0.7, 0.3], [5, 5, 5], seed=0)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,9 +16,11 @@ quickly = settings(max_examples=60, deadline=None, derandomize=True)
 every_objective = pytest.mark.parametrize("name", sorted(OBJECTIVES))
 
 # adding a constant to every h of a context changes nothing
-SHIFT_INVARIANT = ["dpo", "mult_dpo", "s_dpo"]
+SHIFT_INVARIANT = ["dmpo", "dpo", "lipo", "mult_dpo", "s_dpo"]
 # falls when any one positive rises; mult_dpo pushes its positives toward equal weights instead
-DECREASING_IN_EACH_POSITIVE = ["dpo", "s_dpo"]
+DECREASING_IN_EACH_POSITIVE = ["dmpo", "dpo", "lipo", "s_dpo"]
+# with one positive and one negative they are one loss
+ONE_PAIR_ALIKE = ["dmpo", "dpo", "lipo", "mult_dpo", "s_dpo"]
 
 values = st.floats(-30, 30)
 betas = st.floats(0.05, 4)
@@ -130,6 +133,21 @@ def test_the_loss_falls_as_any_positive_rises(name, batch, rise, beta):
         is_positive, is_negative = levels[:, column] == 1, levels[:, column] == 0
         assert (after[is_positive] <= before[is_positive] + 1e-12).all()
         assert (after[is_negative] >= before[is_negative] - 1e-12).all()
+
+
+@quickly
+@given(values, values, values, betas)
+def test_one_pair_is_bradley_terry_whatever_the_objective(h_p, h_i, reference, beta):
+    policy = torch.tensor([[h_i, h_p, 7.0]], dtype=torch.float64)
+    batch = (policy, torch.full_like(policy, reference), torch.tensor([[0, 1, -1]]))
+    expected, gradient = loss_and_gradient("dpo", *batch, beta)
+    assert expected.item() == pytest.approx(
+        float(np.logaddexp(0.0, -beta * (h_p - h_i))), rel=1e-9, abs=1e-12
+    )
+    for name in ONE_PAIR_ALIKE:
+        loss, other = loss_and_gradient(name, *batch, beta)
+        assert_close(loss, expected)
+        assert_close(other, gradient)
 
 
 @every_objective
@@ -251,4 +269,4 @@ def test_entry_points_add_to_the_built_in_ones():
 
 
 def test_the_names_that_do_not_move():
-    assert {"dpo", "s_dpo", "mult_dpo"} <= set(OBJECTIVES)
+    assert {"dpo", "lipo", "dmpo", "s_dpo", "mult_dpo"} <= set(OBJECTIVES)

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from conftest import shared
+from palate.data.contexts import History
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.policies import PADDING_ITEM, LanguagePolicy, load_policy
 from palate.policies.language import catalogue
@@ -94,7 +95,7 @@ def test_packed_gradients_are_those_of_lone_scoring(small_data, small_policy):
 
 def test_a_history_in_one_pass_scores_each_item_as_its_own_context(small_data, small_policy):
     items = small_data.contexts("test")[0].history[:6]
-    batch = small_policy.collate_histories([items], [1])
+    batch = small_policy.collate_histories([History(items, 1)])
     losses = small_policy.history_losses(batch).tolist()
     opening = small_policy.prompter.opening(items)
     for place in range(1, len(items)):
@@ -223,7 +224,7 @@ def test_attention_windows_are_scored_alone(small_data, small_policy):
 def test_histories_longer_than_the_model_lose_their_oldest_items(small_data, small_policy):
     small_policy.prompter.max_tokens = 40
     history = np.arange(30)
-    batch = small_policy.collate_histories([history], [5])
+    batch = small_policy.collate_histories([History(history, 5)])
     assert batch["input_ids"].shape[1] <= 40
     assert 0 < batch["shape"][0] < 25
     assert small_policy.history_losses(batch).isfinite().all()

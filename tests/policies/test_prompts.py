@@ -70,8 +70,8 @@ def test_only_prompts_that_grow_at_their_end_are_learnt_in_one_pass():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("Chosen:\n", "expected the slot {history} exactly once"),
-        ("{history}\n{history}\n", "expected the slot {history} exactly once"),
+        ("Chosen:\n", "it has neither {history} nor {dialogue}"),
+        ("{history}\n{history}\n", "the slot {history} occurs twice"),
         ("{history} {titel}\n", "there is no slot {titel}"),
         ("Chosen: {history}", "must end with a line break"),
         ("{history}\n---\n{history}\n{candidates}\n", "either all templates have the slot"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from palate.config import TrainingOptions
+from palate.data.contexts import History
 from palate.errors import DataError, DataWarning
 from palate.negatives import Mixture, Observed, mixture
 from palate.objectives import OBJECTIVES, CandidateScores
@@ -106,7 +107,6 @@ def test_imitation_learns(small_data, tmp_path):
         small_data,
         lambda: {"loss": 1.0},
         TrainingOptions(**QUICK, max_steps=25, batch_size=16, learning_rate=3e-3),
-        max_history=6,
         folder=tmp_path,
         seed=0,
         trackers=(),
@@ -221,7 +221,7 @@ def test_alignment_without_negatives_is_refused_and_gaps_are_told(small_data):
     sets = PreferenceSets(contexts, Mixture({"observed": (Observed(some), 3)}), 0)
     with pytest.warns(DataWarning, match="training contexts get no negative and are left out"):
         kept = sets.with_negatives()
-    assert {kept[0, i].context.user_id for i in range(len(kept))} == {first}
+    assert {kept[0, i][0].context.user_id for i in range(len(kept))} == {first}
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(small_data, tmp_path):
@@ -260,7 +260,7 @@ def test_batches_hold_every_example_once_in_an_order_named_by_seed_and_epoch():
 
 def test_windows_target_every_item_once_with_enough_before_it():
     history = np.arange(100)
-    windows = Histories([history, history[:3]], context=7)
+    windows = Histories([History(history, 0), History(history[:3], 0)], longest=21, overlap=7)
     targets = [
         items[first:].tolist() for items, first in (windows[0, i] for i in range(len(windows)))
     ]
@@ -270,6 +270,15 @@ def test_windows_target_every_item_once_with_enough_before_it():
         items, first = windows[0, i]
         assert first in (0, 7)
         assert len(items) <= 21
+
+
+def test_windows_leave_out_what_is_only_looked_back_on():
+    items = np.arange(9)
+    windows = Histories([History(items, 6), History(items[:1], 0)], longest=5, overlap=3, least=1)
+    found = [windows[0, i] for i in range(len(windows))]
+    targets = [window[first:].tolist() for window, first in found]
+    assert sorted(target for one in targets for target in one) == [6, 7, 8]
+    assert all(first >= 1 for _, first in found)
 
 
 def test_reward_logs_by_hand():
@@ -303,6 +312,6 @@ def test_prompts_with_candidates_are_trained_target_by_target(small_data, tmp_pa
     policy = LanguagePolicy.create("tiny", small_data.items, "history_and_candidates", 4, 0)
     options = TrainingOptions(**QUICK, max_steps=2, batch_size=4)
     steps, _ = imitate(
-        "sft", policy, small_data, lambda: {"loss": 1.0}, options, 4, tmp_path, 0, (), False
+        "sft", policy, small_data, lambda: {"loss": 1.0}, options, tmp_path, 0, (), False
     )
     assert steps == 2

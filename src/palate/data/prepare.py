@@ -6,13 +6,13 @@ cluster. Randomness is integer arithmetic that every engine computes alike.
 The prepared folder holds
 
 * `interactions.parquet`: user_id, item_id, position, level, disliked, split and, where known,
-  timestamp and rating; sorted by user and position. Ids are dense, 0-based;
+  turn, timestamp and rating; sorted by user and position. Ids are dense, 0-based;
 * `items.parquet` and `users.parquet`: row i is id i; `source_id` is the id in the user's files;
-* `shown.parquet`: items shown and skipped, where the source has them.
+* where the source has them, `shown.parquet`: items shown and skipped; `lists.parquet`: candidates
+  of each user's context; `texts.parquet`: what was said before each turn.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,41 +20,15 @@ import narwhals as nw
 import pyarrow as pa
 
 from palate.data.engine import DuckDB
+from palate.data.expressions import portable_hash, row_count
+from palate.data.preparation import Preparation, gives_contexts
+from palate.data.splits import graded, split_rows
 from palate.data.tables import SKIP, SourceTables, check_tables
 from palate.errors import DataError
 from palate.files import write_table
 
-Split = Literal["leave_one_out", "global_time"]
 ORDERED_TIES = 0.95
 """Share of tied groups in item-id order from which the source order counts as no order."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a log becomes contexts.
-
-    Attributes:
-        k_core: keep users and items with at least this many interactions, iterated; 1 keeps all.
-        split: "leave_one_out" holds out each user's last liked items (the last for test, the one
-            before for validation); "global_time" cuts all users at the same two moments.
-        fractions: the moments of "global_time", as shares of all interactions.
-        levels: rating thresholds, ascending; an item's level is how many it reaches. Without
-            ratings every interaction has level 1.
-        disliked: ratings up to this one are observed dislikes; None for no dislikes.
-        window: a context's positives are the items liked within this many interactions; 1 is the
-            next item.
-        duplicates: which of several interactions of a user with one item stays.
-        min_history: interactions that must come before a held-out item.
-    """
-
-    k_core: int = 5
-    split: Split = "leave_one_out"
-    fractions: tuple[float, float] = (0.8, 0.9)
-    levels: tuple[float, ...] = (4.0,)
-    disliked: float | None = 2.5
-    window: int = 1
-    duplicates: Literal["first", "last"] = "last"
-    min_history: int = 1
 
 
 def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> dict[str, Any]:
@@ -73,17 +47,8 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
         DataError: the tables are malformed, a step leaves no rows, or it needs a missing column.
     """
     check_tables(tables)
-    columns = tables.interactions.column_names
-    if "event" in columns and "timestamp" not in columns:
-        raise DataError(
-            "interactions: the column 'event' needs a column 'timestamp', to tell what was skipped "
-            "before the split. Add it, or leave 'event' out."
-        )
-    if how.split == "global_time" and "timestamp" not in columns:
-        raise DataError(
-            "split 'global_time' needs a timestamp column, which this source does not give. "
-            "Use --set data.split=leave_one_out."
-        )
+    how = how.resolved(tables)
+    columns, whole = tables.interactions.column_names, gives_contexts(tables)
     engine = DuckDB()
     order = pa.array(range(tables.interactions.num_rows), pa.int64())
     events = engine.open(tables.interactions.append_column("source_order", order))
@@ -94,16 +59,18 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
         consumed = events.filter(~is_skip)
 
     counts = {"interactions_read": tables.interactions.num_rows}
-    frame = engine.materialise(without_duplicates(consumed, how.duplicates))
+    once = consumed if whole else without_duplicates(consumed, how.duplicates)
+    frame = engine.materialise(once)
     counts["interactions_deduplicated"] = row_count(frame)
-    frame = k_core(frame, how.k_core, engine.materialise)
-    users, items = dense_ids(frame, "user_id"), dense_ids(frame, "item_id")
+    frame = k_core(frame, how.k_core or 1, engine.materialise)
+    users = dense_ids(frame, "user_id")
+    items = dense_ids(engine.open(tables.items) if whole else frame, "item_id")
     frame = engine.materialise(frame.join(users, on="user_id").join(items, on="item_id"))
     frame, ties = positions(frame, seed, "timestamp" in columns)
     frame = engine.materialise(graded(frame, how, "rating" in columns))
-    frame = split_rows(frame, how)
+    frame = split_rows(frame, how, seed)
 
-    kept = [name for name in ("timestamp", "rating") if name in columns]
+    kept = [name for name in ("turn", "timestamp", "rating") if name in columns]
     ids = [nw.col("user_code").alias("user_id"), nw.col("item_code").alias("item_id")]
     named = frame.select(*ids, "position", "level", "disliked", "split", *kept)
     interactions = engine.collect(named.sort("user_id", "position"))
@@ -117,6 +84,16 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
         coded = shown.join(users, on="user_id").join(items, on="item_id")
         files["shown.parquet"] = engine.collect(
             coded.select(*ids, "timestamp").sort("user_id", "timestamp", "item_id")
+        )
+    if tables.lists is not None:
+        place = pa.array(range(tables.lists.num_rows), pa.int64())
+        listed = engine.open(tables.lists.append_column("place", place))
+        coded = listed.join(users, on="user_id").join(items, on="item_id")
+        files["lists.parquet"] = engine.collect(coded.select(*ids, "place").sort("place"))
+    if tables.texts is not None:
+        said = engine.open(tables.texts).join(users, on="user_id")
+        files["texts.parquet"] = engine.collect(
+            said.select(ids[0], "turn", "text").sort("user_id", "turn")
         )
     by_split = interactions["split"].value_counts().to_pylist()
     counts |= {
@@ -207,77 +184,6 @@ def positions(
     return frame.with_columns(position=place - 1), report
 
 
-def portable_hash(seed: int, *columns: str) -> nw.Expr:
-    """Integers below the prime 2^31 − 1 from integer columns, the same on every engine.
-
-    For each column the state goes twice through x² + a x + c modulo the prime: the square mixes
-    what a linear generator would only shift. All literals are 64-bit: Spark would otherwise
-    compute in 32 bits and overflow.
-    """
-    prime = _int64(2**31 - 1)
-    state: nw.Expr = _int64(seed % (2**31 - 1))
-    for column in columns:
-        state = (state + nw.col(column).cast(nw.Int64)) % prime
-        for factor, constant in ((48_271, 1_013_904_223), (69_621, 12_345)):
-            linear = state * _int64(factor) + _int64(constant)
-            state = (state * state % prime + linear) % prime
-    return state
-
-
-def graded(frame: nw.LazyFrame, how: Preparation, rated: bool) -> nw.LazyFrame:
-    """Adds `level` (how many rating thresholds are reached) and `disliked`."""
-    if not rated:
-        return frame.with_columns(level=_int64(1), disliked=nw.lit(False))
-    level: nw.Expr = _int64(0)
-    for threshold in how.levels:
-        level = level + (nw.col("rating") >= threshold).cast(nw.Int64)
-    never = nw.lit(False)
-    disliked = never if how.disliked is None else nw.col("rating") <= how.disliked
-    return frame.with_columns(level=level, disliked=disliked)
-
-
-def split_rows(frame: nw.LazyFrame, how: Preparation) -> nw.LazyFrame:
-    """Adds `split`: each user's rows are train, then validation, then test."""
-    liked = frame.filter(nw.col("level") > 0)
-    if row_count(liked) == 0:
-        raise DataError(
-            f"data.levels: no rating reaches {how.levels[0] if how.levels else '?'}, so nothing "
-            "counts as liked. Lower it with --set data.levels=[…]."
-        )
-    place = nw.col("position")
-    if how.split == "global_time":
-        early, late = (_moment(frame, share) for share in how.fractions)
-        clock = nw.col("timestamp")
-        split = nw.when(clock >= late).then(nw.lit("test"))
-        split = split.otherwise(
-            nw.when(clock >= early).then(nw.lit("validation")).otherwise(nw.lit("train"))
-        )
-        return frame.with_columns(split=split)
-    if how.window == 1:
-        last = liked.group_by("user_code").agg(test_from=place.max())
-        earlier = liked.join(last, on="user_code").filter(place < nw.col("test_from"))
-        before = earlier.group_by("user_code").agg(validation_from=place.max())
-        cuts = last.join(before, on="user_code")
-    else:
-        cuts = frame.group_by("user_code").agg(test_from=place.max() + 1 - how.window)
-        cuts = cuts.with_columns(validation_from=nw.col("test_from") - how.window)
-    cuts = cuts.filter(nw.col("validation_from") >= how.min_history)
-    split = nw.when(place >= nw.col("test_from")).then(nw.lit("test"))
-    held_out = nw.when(place >= nw.col("validation_from")).then(nw.lit("validation"))
-    split = split.otherwise(held_out.otherwise(nw.lit("train")))
-    return frame.join(cuts, on="user_code", how="left").with_columns(split=split)
-
-
-def row_count(frame: nw.LazyFrame) -> int:
-    """Number of rows; runs the plan."""
-    return int(frame.select(n=nw.len()).collect("pyarrow")["n"][0])
-
-
-def _moment(frame: nw.LazyFrame, share: float) -> int:
-    when = nw.col("timestamp").quantile(share, interpolation="linear")
-    return int(frame.select(when=when).collect("pyarrow")["when"][0])
-
-
 def _catalogue(engine: DuckDB, codes: nw.LazyFrame, items: pa.Table) -> pa.Table:
     """The kept items in order of their ids; an empty title becomes "item" and the source id."""
     found = engine.collect(codes.join(engine.open(items), on="item_id").sort("item_code"))
@@ -299,13 +205,11 @@ def _table_of_ids(engine: DuckDB, codes: nw.LazyFrame, column: str) -> pa.Table:
 
 def _with_source_id(table: pa.Table, column: str) -> pa.Table:
     rest: Sequence[str] = [
-        name for name in table.column_names if name not in (column, column.replace("_id", "_code"))
+        name
+        for name in table.column_names
+        if name not in (column, column.replace("_id", "_code"), "source_id")
     ]
     dense = pa.array(range(table.num_rows), pa.int64())
     return pa.table(
         {column: dense, "source_id": table[column], **{name: table[name] for name in rest}}
     )
-
-
-def _int64(value: int) -> nw.Expr:
-    return nw.lit(value, dtype=nw.Int64)

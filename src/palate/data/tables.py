@@ -7,6 +7,15 @@ Row order is the source order. An event of "skip" says the item was shown and pa
 other event, or none, says it was consumed.
 
 `items`: item_id, title and any further columns (description, genres, …).
+
+A source of ready-made contexts (candidate files, dialogues) adds to the interactions
+
+* `split`: "history" for rows that are only looked back on, then "train", "validation" or "test"
+  for those that are asked for; each user's rows stand in that order;
+* `turn`: rows of a user with the same turn are the right answers of one context;
+
+and may give two more tables: `lists`, the candidates shown in each context, and `texts`, what was
+said before it.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +27,7 @@ import pyarrow.compute as pc
 from palate.errors import DataError
 
 SKIP = "skip"
+SPLITS = ("history", "train", "validation", "test")
 REQUIRED = {"interactions": ("user_id", "item_id"), "items": ("item_id", "title")}
 
 
@@ -29,11 +39,17 @@ class SourceTables:
         interactions: one row per event, in source order.
         items: one row per item.
         origin: where the tables came from, for the manifest (name, files with SHA-256, options).
+        lists: user_id, item_id: the candidates of each user's one context, in the order shown,
+            the right answer among them; None where the source gives none.
+        texts: user_id, turn, text: what was said before a turn, lines separated by line breaks;
+            None for a source without dialogues.
     """
 
     interactions: pa.Table
     items: pa.Table
     origin: dict[str, Any] = field(default_factory=dict)
+    lists: pa.Table | None = None
+    texts: pa.Table | None = None
 
 
 def check_tables(tables: SourceTables) -> None:
@@ -65,13 +81,16 @@ def check_tables(tables: SourceTables) -> None:
         counts = pc.value_counts(ids)
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
         raise DataError(f"items: item_id {twice!r} occurs twice; expected one row per item.")
-    unknown = pc.invert(pc.is_in(tables.interactions["item_id"], value_set=ids.combine_chunks()))
-    if count := pc.sum(unknown).as_py():
-        first = tables.interactions["item_id"].filter(unknown)[0].as_py()
-        raise DataError(
-            f"interactions: {count} rows name an item that the item table lacks, the first of them "
-            f"{first!r}. Add it to the items, or drop those rows."
-        )
+    for name, table in (("interactions", tables.interactions), ("lists", tables.lists)):
+        if table is None:
+            continue
+        unknown = pc.invert(pc.is_in(table["item_id"], value_set=ids.combine_chunks()))
+        if count := pc.sum(unknown).as_py():
+            first = table["item_id"].filter(unknown)[0].as_py()
+            raise DataError(
+                f"{name}: {count} rows name an item that the item table lacks, the first of them "
+                f"{first!r}. Add it to the items, or drop those rows."
+            )
 
 
 def _check_ratings(interactions: pa.Table) -> None:

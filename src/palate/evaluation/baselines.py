@@ -40,8 +40,8 @@ class Markov:
     """How often an item followed the last one in training; popularity where it never did."""
 
     def __init__(self, data: Prepared) -> None:
-        before = [history[:-1] for history in data.training_histories]
-        after = [history[1:] for history in data.training_histories]
+        before = [history.items[:-1] for history in data.training_histories]
+        after = [history.items[1:] for history in data.training_histories]
         pairs, counts = np.unique(
             np.stack([np.concatenate(before), np.concatenate(after)]), axis=1, return_counts=True
         )

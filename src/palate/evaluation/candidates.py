@@ -1,4 +1,4 @@
-"""Candidate lists for the `candidates` protocol, drawn once and kept in a file."""
+"""Candidate lists for the `candidates` protocol, drawn or given, and kept in a file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from palate.data.contexts import ContextSet, Ids
+from palate.errors import DataError
 from palate.files import write_table
 from palate.negatives import Uniform
 from palate.policies.policy import PADDING_ITEM
@@ -56,6 +57,36 @@ def draw_candidates(contexts: ContextSet, n_items: int, size: int, seed: int) ->
             places.append(int(np.flatnonzero(listed == item)[0]))
             lists.append(np.pad(listed, (0, size - len(listed)), constant_values=PADDING_ITEM))
     return Candidates(np.array(rows), np.array(levels), np.array(places), np.stack(lists))
+
+
+def given_candidates(contexts: ContextSet) -> Candidates:
+    """The lists that came with the contexts, in their order; one row per positive.
+
+    A list loses the context's other positives, and repeated items after their first place.
+
+    Raises:
+        DataError: a context has no list, or its positive is not in it.
+    """
+    rows, levels, places, lists = [], [], [], []
+    for row, context in enumerate(contexts):
+        shown = context.candidates
+        for level, item in zip(context.levels, context.positives, strict=True):
+            if shown is None or item not in shown:
+                raise DataError(
+                    f"lists: the candidates of context {context.context_id} (user "
+                    f"{context.user_id}) lack its right answer, item {item}."
+                )
+            others = context.positives[context.positives != item]
+            _, first = np.unique(shown, return_index=True)
+            listed = shown[np.sort(first)]
+            listed = listed[~np.isin(listed, others)]
+            rows.append(row)
+            levels.append(int(level))
+            places.append(int(np.flatnonzero(listed == item)[0]))
+            lists.append(listed)
+    size = max(map(len, lists))
+    padded = [np.pad(x, (0, size - len(x)), constant_values=PADDING_ITEM) for x in lists]
+    return Candidates(np.array(rows), np.array(levels), np.array(places), np.stack(padded))
 
 
 def save_candidates(candidates: Candidates, path: Path) -> str:

@@ -12,12 +12,21 @@ import pyarrow as pa
 from palate.config import RunConfig
 from palate.data.contexts import Context, ContextSet, Prepared, sample_contexts
 from palate.data.simulator import Simulation
+from palate.errors import ConfigError
 from palate.evaluation.baselines import Markov, Oracle, Popularity, Random, TasteOracle
 from palate.evaluation.candidates import (
     Candidates,
     draw_candidates,
+    given_candidates,
     load_candidates,
     save_candidates,
+)
+from palate.evaluation.generation import (
+    Generations,
+    generation_difference,
+    generations,
+    read_generations,
+    summarise_generations,
 )
 from palate.evaluation.ranking import (
     CatalogueScorer,
@@ -29,6 +38,7 @@ from palate.evaluation.ranking import (
 )
 from palate.evaluation.significance import paired_difference
 from palate.files import replacing, write_json, write_table
+from palate.policies import LanguagePolicy
 from palate.policies.policy import PADDING_ITEM, Policy
 
 ORDER = ("random", "popularity", "markov", "sft", "sft_continued", "aligned")
@@ -68,8 +78,7 @@ class Evaluation:
         asked for, those of the ranking, over the catalogue where the policy can."""
         lists = None
         if policy.lists_candidates:
-            size, seed = self.config.candidates, self.seed + 1
-            lists = draw_candidates(contexts, self.data.n_items, size, seed)
+            lists = self._lists(contexts, self.seed + 1)
         loss = {"loss": mean_loss(policy, contexts, lists, self.config.batch_size)}
         if metric == "loss":
             return loss
@@ -98,6 +107,27 @@ class Evaluation:
 
         return self._once(stage, rank)
 
+    def generate(self, stage: str, load: Callable[[], Policy]) -> None:
+        """Let a saved policy write on the test contexts, unless the folder holds the result."""
+        path = self._folder / "checkpoints" / "generations" / f"{stage}.parquet"
+        if "generation" not in self.config.protocols or path.is_file():
+            return
+        policy = load()
+        if not isinstance(policy, LanguagePolicy):
+            raise ConfigError(
+                "evaluation.protocols: only a language policy can write; leave 'generation' out."
+            )
+        lists = self.candidates() if policy.lists_candidates else None
+        found = generations(
+            policy, self.contexts, lists, self.config.batch_size, f"generate {stage}"
+        )
+        write_table(found.table(stage), path)
+
+    def generated(self) -> dict[str, Generations]:
+        """What the stages have written."""
+        paths = sorted((self._folder / "checkpoints" / "generations").glob("*.parquet"))
+        return {path.stem: read_generations(path) for path in paths}
+
     def rank_baselines(self) -> dict[str, dict[str, Ranks]]:
         """Ranks of everything that needs no training."""
         scorers: dict[str, CatalogueScorer] = {
@@ -114,16 +144,20 @@ class Evaluation:
         }
 
     def candidates(self) -> Candidates:
-        """The test contexts' candidate lists, drawn once and kept in `candidates.parquet`."""
+        """The test contexts' candidate lists, made once and kept in `candidates.parquet`."""
         path = self._folder / "candidates.parquet"
         if not path.is_file():
-            drawn = draw_candidates(
-                self.contexts, self.data.n_items, self.config.candidates, self.seed
-            )
+            drawn = self._lists(self.contexts, self.seed)
             manifest = json.loads((self._folder / "data.json").read_text("utf-8"))
             manifest["sha256"]["candidates.parquet"] = save_candidates(drawn, path)
             write_json(manifest, self._folder / "data.json")
         return load_candidates(path)
+
+    def _lists(self, contexts: ContextSet, seed: int) -> Candidates:
+        """The source's own candidate lists, or drawn ones."""
+        if self.data.lists is not None:
+            return given_candidates(contexts)
+        return draw_candidates(contexts, self.data.n_items, self.config.candidates, seed)
 
     def trained(self) -> dict[str, dict[str, Ranks]]:
         """Ranks of the stages that `rank_policy` has ranked."""
@@ -133,7 +167,7 @@ class Evaluation:
     def _rank_catalogue(
         self, scorer: CatalogueScorer, batch_size: int, label: str | None = None
     ) -> dict[str, Ranks]:
-        protocols = self.config.protocols
+        protocols = [name for name in self.config.protocols if name != "generation"]
         lists = self.candidates() if "candidates" in protocols else None
         ranks = rank_catalogue(
             scorer, self.contexts, self.config.exclude_history, lists, batch_size, label
@@ -206,8 +240,21 @@ def write_metrics(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
         }
         for stage in stages
     }
-    differences = {f"{a}-{b}": _difference(evaluation, ranks[a], ranks[b]) for a, b in PAIRS}
-    metrics["difference"] = differences["aligned-sft"]
+    seed, draws = evaluation.seed, evaluation.config.bootstrap
+    written = evaluation.generated()
+    for stage, found in written.items():
+        metrics[stage]["generation"] = summarise_generations(found, seed, draws)
+    if written:
+        tables = [found.table(stage) for stage, found in written.items()]
+        write_table(pa.concat_tables(tables), folder / "generations.parquet")
+    pairs = [(a, b) for a, b in PAIRS if a in ranks and b in ranks]
+    differences = {f"{a}-{b}": _difference(evaluation, ranks[a], ranks[b]) for a, b in pairs}
+    for a, b in pairs:
+        if a in written and b in written:
+            found = generation_difference(written[a], written[b], seed, draws)
+            differences[f"{a}-{b}"]["generation"] = found
+    if "aligned-sft" in differences:
+        metrics["difference"] = differences["aligned-sft"]
     metrics["differences"] = differences
     metrics["test_contexts"] = {"used": len(evaluation.contexts), "of": evaluation.of}
     write_json(metrics, folder / "metrics.json")

@@ -2,37 +2,104 @@
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from typing import Any
 
 from palate.data.contexts import Prepared
 from palate.errors import ConfigError, did_you_mean
+from palate.negatives.fixed import Fixed, fixed
+from palate.negatives.popularity import Popularity, popularity
 from palate.negatives.sampler import Mixture, NegativeSampler
-from palate.negatives.static import Observed, Uniform
+from palate.negatives.static import Observed, Uniform, observed, uniform
+from palate.options import read_options
 
-__all__ = ["SAMPLERS", "Mixture", "NegativeSampler", "Observed", "Uniform", "mixture", "samplers"]
+__all__ = [
+    "SAMPLERS",
+    "Fixed",
+    "Mixture",
+    "NegativeSampler",
+    "Observed",
+    "Popularity",
+    "SamplerOf",
+    "Uniform",
+    "check_sampler_options",
+    "mixture",
+    "samplers",
+]
 
-SAMPLERS: dict[str, Callable[[Prepared], NegativeSampler]] = {
-    "uniform": lambda data: Uniform(data.n_items),
-    "observed": lambda data: Observed(data.observed_negatives),
+# (prepared data, options by keyword) → a sampler
+SamplerOf = Callable[..., NegativeSampler]
+
+SAMPLERS: dict[str, SamplerOf] = {
+    "uniform": uniform,
+    "popularity": popularity,
+    "observed": observed,
+    "fixed": fixed,
 }
 
 
-def samplers() -> dict[str, Callable[[Prepared], NegativeSampler]]:
-    """All samplers by name, each a function of the prepared data."""
+def samplers() -> dict[str, SamplerOf]:
+    """All samplers by name, each a function `(data, **options)`.
+
+    The parameters after the prepared data are the sampler's options (`align.sampler_options`);
+    they are checked against their annotations before it is called.
+    """
     found = {entry.name: entry.load() for entry in entry_points(group="palate.negatives")}
     return {**found, **SAMPLERS}
 
 
-def mixture(counts: Mapping[str, int], data: Prepared, exclude_history: bool = True) -> Mixture:
-    """A mixture such as `{"observed": 5, "uniform": 5}` over prepared data.
+def check_sampler_options(name: str, options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the options given to a sampler: one sentence each, empty if nothing."""
+    return _read_options(name, options)[1]
+
+
+def mixture(
+    counts: Mapping[str, int],
+    data: Prepared,
+    exclude_history: bool = True,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Mixture:
+    """A mixture such as `{"observed": 5, "popularity": 5}` over prepared data.
+
+    Args:
+        counts: sampler → negatives per context.
+        data: what the samplers are made from.
+        exclude_history: never draw an item of the context's history.
+        options: sampler → its options, such as `{"popularity": {"alpha": 0.5}}`; see the functions
+            in `SAMPLERS`. Only of samplers in `counts`.
 
     Raises:
-        ConfigError: there is no sampler of a name.
+        ConfigError: there is no sampler of a name, or an option is unknown or of a wrong type.
     """
-    known = samplers()
-    for name in counts:
-        if name not in known:
-            raise ConfigError(
-                f"align.negatives: there is no sampler '{name}'.{did_you_mean(name, known)}"
-            )
-    parts = {name: (known[name](data), count) for name, count in counts.items()}
+    given, problems, known = dict(options or {}), [], samplers()
+    problems += [
+        f"align.negatives: there is no sampler '{name}'.{did_you_mean(name, known)}"
+        for name in counts
+        if name not in known
+    ]
+    problems += [
+        f"align.sampler_options.{name}: align.negatives draws nothing from '{name}'."
+        + did_you_mean(name, counts)
+        for name in given
+        if name not in counts
+    ]
+    read: dict[str, dict[str, Any]] = {}
+    if not problems:
+        for name in counts:
+            read[name], wrong = _read_options(name, given.get(name, {}))
+            problems += wrong
+    if problems:
+        raise ConfigError(" ".join(problems))
+    parts = {name: (known[name](data, **read[name]), count) for name, count in counts.items()}
     return Mixture(parts, exclude_history)
+
+
+def _read_options(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    known = samplers()
+    key = f"align.sampler_options.{name}"
+    if name not in known:
+        return {}, [f"{key}: there is no sampler '{name}'.{did_you_mean(name, known)}"]
+    if not isinstance(given, Mapping):
+        return {}, [f"{key}: expected options such as {{alpha: 0.5}}; found {given!r}."]
+    return read_options(
+        known[name], given, f"sampler '{name}'", lambda option: f"{key}.{option}", first=1
+    )

@@ -56,9 +56,9 @@ class Mixture:
         exclude = context.positives
         if self.exclude_history:
             exclude = np.concatenate([exclude, context.history])
-        drawn = np.empty(0, np.int64)
+        drawn: list[Ids] = []
         for place, (sampler, count) in enumerate(self.parts.values()):
             name = (*key, context.context_id, place)
-            more = sampler.draw(context, count, np.concatenate([exclude, drawn]), name)
-            drawn = np.concatenate([drawn, more])
-        return drawn
+            barred = np.concatenate([exclude, *drawn]) if drawn else exclude
+            drawn.append(sampler.draw(context, count, barred, name))
+        return drawn[0] if len(drawn) == 1 else np.concatenate([np.empty(0, np.int64), *drawn])

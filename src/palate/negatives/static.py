@@ -1,12 +1,12 @@
-"""Samplers that need no policy: they run where batches are made."""
+"""Samplers that need neither a policy nor statistics: they run where batches are made."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from palate.data.contexts import Context, Ids
-from palate.randomness import integers, permutation
+from palate.data.contexts import Context, Ids, Prepared
+from palate.negatives.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,12 @@ class Uniform:
 
     def draw(self, context: Context, count: int, exclude: Ids, key: tuple[int, ...]) -> Ids:
         """See `NegativeSampler.draw`."""
-        barred = np.zeros(self.n_items, bool)
-        barred[exclude] = True
-        left = self.n_items - int(barred.sum())
-        if count * 2 >= left:
-            remaining = np.flatnonzero(~barred)
-            return remaining[permutation(left, *key)[:count]]
-        drawn = np.empty(0, np.int64)
-        attempts = 0
-        while len(drawn) < count:
-            block = integers(self.n_items, *key, attempts + np.arange(2 * count))
-            attempts += 2 * count
-            fresh = block[~barred[block]]
-            _, first = np.unique(fresh, return_index=True)
-            fresh = fresh[np.sort(first)]
-            barred[fresh] = True
-            drawn = np.concatenate([drawn, fresh])
-        return drawn[:count]
+        stream = Stream(key)
+        if 2 * count >= self.n_items - len(exclude):
+            left = np.delete(np.arange(self.n_items), exclude)
+            if 2 * count >= len(left):
+                return left[stream.permutation(len(left))[:count]]
+        return stream.distinct(count, exclude, lambda u: (u * self.n_items).astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -52,5 +41,15 @@ class Observed:
 
     def draw(self, context: Context, count: int, exclude: Ids, key: tuple[int, ...]) -> Ids:
         """See `NegativeSampler.draw`; a user with fewer gives fewer."""
-        own = np.setdiff1d(self.by_user[context.user_id], exclude)
-        return own[permutation(len(own), *key)[:count]]
+        own = set(self.by_user[context.user_id].tolist()).difference(exclude.tolist())
+        return np.array(sorted(own), np.int64)[Stream(key).permutation(len(own))[:count]]
+
+
+def uniform(data: Prepared) -> Uniform:
+    """Items of the whole catalogue, all equally likely. No options."""
+    return Uniform(data.n_items)
+
+
+def observed(data: Prepared) -> Observed:
+    """What the user disliked, or was shown and skipped, in training. No options."""
+    return Observed(data.observed_negatives)

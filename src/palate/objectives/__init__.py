@@ -5,8 +5,8 @@ from importlib.metadata import entry_points
 
 from torch import Tensor
 
-from palate.objectives.multi_negative import s_dpo
-from palate.objectives.pairwise import dpo
+from palate.objectives.multi_negative import dmpo, s_dpo
+from palate.objectives.pairwise import dpo, lipo
 from palate.objectives.scores import CandidateScores
 from palate.objectives.set_wise import mult_dpo
 
@@ -15,6 +15,8 @@ Objective = Callable[..., Tensor]
 
 OBJECTIVES: dict[str, Objective] = {
     "dpo": dpo,
+    "lipo": lipo,
+    "dmpo": dmpo,
     "s_dpo": s_dpo,
     "mult_dpo": mult_dpo,
 }
@@ -30,7 +32,9 @@ __all__ = [
     "OBJECTIVES",
     "CandidateScores",
     "Objective",
+    "dmpo",
     "dpo",
+    "lipo",
     "mult_dpo",
     "objectives",
     "s_dpo",

@@ -1,8 +1,9 @@
 """What every policy must do: given contexts and candidates, return log-probabilities (B, K)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from palate.data.contexts import Context, Ids
+from palate.data.contexts import Context, History, Ids
+from palate.errors import DataError
 
 PADDING_ITEM = -1
 """Item id of an absent candidate in a (B, K) array."""
@@ -54,6 +56,10 @@ class Policy(Protocol):
     model: nn.Module
     items: pa.Table | None
 
+    def start_stage(self, stage: Literal["sft", "align"]) -> None:
+        """Make ready for a stage of training, before the model is moved to its device."""
+        ...
+
     def collate(self, contexts: Sequence[Context], item_ids: Ids) -> Batch:
         """Tensors from which `log_probs` scores (B, K) candidates; item id −1 is no candidate."""
         ...
@@ -62,8 +68,9 @@ class Policy(Protocol):
         """Differentiable (B, K) log-probabilities of a collated batch."""
         ...
 
-    def collate_histories(self, histories: Sequence[Ids], first_targets: Sequence[int]) -> Batch:
-        """Tensors from which `history_losses` learns every item from its predecessors."""
+    def collate_histories(self, histories: Sequence[History]) -> Batch:
+        """Tensors from which `history_losses` learns items from their predecessors, and the
+        number of `targets`."""
         ...
 
     def history_losses(self, batch: Batch, model: nn.Module | None = None) -> Tensor:
@@ -73,6 +80,21 @@ class Policy(Protocol):
     @property
     def learns_whole_histories(self) -> bool:
         """Whether one pass over a history can learn all its items."""
+        ...
+
+    @property
+    def history_window(self) -> tuple[int, int]:
+        """Items in such a pass at most, and how many of them the next pass repeats."""
+        ...
+
+    @property
+    def least_history(self) -> int:
+        """Items that must be known before anything can be predicted."""
+        ...
+
+    @property
+    def shares_histories(self) -> bool:
+        """Whether several moments of one history are cheaper together than apart."""
         ...
 
     @property
@@ -95,6 +117,33 @@ class Policy(Protocol):
     def save(self, folder: Path) -> None:
         """Write everything that ranking needs."""
         ...
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; the mode it was in comes back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch with its tensors on a device."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def check_items(item_ids: Ids, n_items: int) -> None:
+    """Raise a DataError for an id that is neither padding nor in the catalogue."""
+    outside = (item_ids < PADDING_ITEM) | (item_ids >= n_items)
+    if outside.any():
+        raise DataError(
+            f"item id {item_ids[outside][0]} is not in the catalogue; expected 0 to {n_items - 1} "
+            "(row numbers of items.parquet)."
+        )
 
 
 def top_items(

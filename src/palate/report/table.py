@@ -15,8 +15,12 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
         metrics: what `metrics.json` holds.
         candidates: length of the candidate lists, for the headings.
     """
-    held = metrics["difference"]
-    cutoffs = {int(name.split("@")[1]) for protocol in held.values() for name in protocol}
+    held = {
+        protocol: values
+        for stage in (*ORDER, *TRUTH)
+        for protocol, values in metrics.get(stage, {}).items()
+    }
+    cutoffs = {int(name.split("@")[1]) for p in held.values() for name in p if "@" in name}
     k = 10 if 10 in cutoffs else max(cutoffs)
     wanted = [
         (f"NDCG@{k}", "catalogue", f"ndcg@{k}"),
@@ -29,7 +33,8 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
     stages = [stage for stage in (*ORDER, *TRUTH) if stage in metrics]
     rows = [_row(stage, metrics[stage], columns, "") for stage in stages]
     for a, b in PAIRS:
-        rows.append(_row(f"{a}−{b}", metrics["differences"][f"{a}-{b}"], columns, "+"))
+        if f"{a}-{b}" in metrics["differences"]:
+            rows.append(_row(f"{a}−{b}", metrics["differences"][f"{a}-{b}"], columns, "+"))
     return header, rows
 
 
@@ -39,8 +44,9 @@ def rich_table(metrics: dict[str, Any], candidates: int) -> Table:
     table = Table(caption=_caption(metrics), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, title in enumerate(header):
         table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
+    first_difference = next((row[0] for row in rows if "−" in row[0]), None)
     for row in rows:
-        if row[0] == "−".join(PAIRS[0]):
+        if row[0] == first_difference:
             table.add_section()
         table.add_row(*row, style="bold" if row[0] == "aligned" else None)
     return table

@@ -67,7 +67,9 @@ def align(
         policy,
         losses,
         validation,
-        PreferenceSets(data.contexts("train"), negatives, seed).with_negatives(),
+        PreferenceSets(
+            data.contexts("train"), negatives, seed, policy.shares_histories
+        ).with_negatives(),
         partial(collate_sets, policy),
         options,
         folder,

@@ -96,6 +96,8 @@ class JsonLines(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Keep the other stages and the steps already made."""
+        if not state.is_world_process_zero:
+            return
         lines = self._path.read_text("utf-8").splitlines() if self._path.is_file() else []
         kept = [line for line in lines if self._stays(line, state.global_step)]
         write_text("".join(line + "\n" for line in kept), self._path)
@@ -108,7 +110,9 @@ class JsonLines(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Append one line."""
+        """Append one line; of several processes only the first writes."""
+        if not state.is_world_process_zero:
+            return
         entry = {"stage": self._stage, "step": state.global_step, **(logs or {})}
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from palate.data.contexts import Context, ContextSet, Ids
+from palate.data.contexts import Context, ContextSet, History, Ids
 from palate.errors import DataError, DataWarning
 from palate.negatives.sampler import Mixture
 from palate.policies.policy import PADDING_ITEM, Policy
@@ -36,28 +36,42 @@ class PreferenceSet:
     levels: Ids
 
 
-class PreferenceSets(Dataset[PreferenceSet]):
+class PreferenceSets(Dataset[list[PreferenceSet]]):
     """Contexts with negatives drawn anew each epoch.
+
+    An example is one context, or all contexts of one user where the policy reads a history once
+    for all of its moments.
 
     Args:
         contexts: training contexts.
         negatives: the mixture that draws.
         seed: names the draws.
+        by_user: whether a user's contexts stay together.
     """
 
-    def __init__(self, contexts: ContextSet, negatives: Mixture, seed: int) -> None:
+    def __init__(
+        self, contexts: ContextSet, negatives: Mixture, seed: int, by_user: bool = False
+    ) -> None:
         self._contexts = contexts
         self._negatives = negatives
         self._seed = seed
-        log = contexts.interactions
-        self.sizes = contexts.target_rows - log.first_row[log.users[contexts.target_rows]]
+        self._by_user = by_user
+        places, users = np.arange(len(contexts)), contexts.users
+        order = np.argsort(users, kind="stable") if by_user else places
+        cuts = np.flatnonzero(np.diff(users[order])) + 1 if by_user else places[1:]
+        self._examples = np.split(order, cuts)
+        longest = [one[-1] for one in self._examples]
+        self.sizes = contexts.history_lengths[longest]
 
     def __len__(self) -> int:
-        return len(self._contexts)
+        return len(self._examples)
 
-    def __getitem__(self, index: Index) -> PreferenceSet:
-        epoch, position = index
-        context = self._contexts[position]
+    def __getitem__(self, index: Index) -> list[PreferenceSet]:
+        epoch, example = index
+        return [self._one(epoch, int(place)) for place in self._examples[example]]
+
+    def _one(self, epoch: int, place: int) -> PreferenceSet:
+        context = self._contexts[place]
         drawn = self._negatives.draw(context, (self._seed, epoch))
         if len(drawn) == 0:
             raise DataError(
@@ -75,7 +89,7 @@ class PreferenceSets(Dataset[PreferenceSet]):
         """
         name = (self._seed, 0)
         having = [i for i, c in enumerate(self._contexts) if len(self._negatives.draw(c, name)) > 0]
-        total = len(self)
+        total = len(self._contexts)
         if not having:
             raise DataError(
                 f"align.negatives: none of the {total} training contexts gets a negative from "
@@ -89,72 +103,77 @@ class PreferenceSets(Dataset[PreferenceSet]):
                 stacklevel=2,
             )
         kept = self._contexts.subset(np.asarray(having, np.int64))
-        return PreferenceSets(kept, self._negatives, self._seed)
+        return PreferenceSets(kept, self._negatives, self._seed, self._by_user)
 
 
-class Histories(Dataset[tuple[Ids, int]]):
+class Histories(Dataset[History]):
     """Windows over training histories; each item is a target once, after its predecessors.
 
-    Long histories are cut into windows of three times `context` items that overlap by `context`,
-    so that every later target sees at least as much as a prompt holds.
+    A history longer than a window is cut into several that overlap, so that later targets have
+    predecessors too.
 
     Args:
-        histories: item ids of each user, oldest first.
-        context: items a prompt may hold.
+        histories: items of each user, oldest first, and the first one to learn.
+        longest: items in a window.
+        overlap: items that a later window repeats from the one before.
+        least: items that must come before a target.
     """
 
-    def __init__(self, histories: Sequence[Ids], context: int) -> None:
-        self._windows: list[tuple[Ids, int]] = []
-        longest, step = 3 * context, 2 * context
-        for history in histories:
-            self._windows.append((history[:longest], 0))
-            for target in range(longest, len(history), step):
-                window = history[target - context : target + step]
-                self._windows.append((window, context))
+    def __init__(
+        self, histories: Sequence[History], longest: int, overlap: int, least: int = 0
+    ) -> None:
+        self._windows: list[History] = []
+        for items, first in histories:
+            first = max(first, least)
+            for begin in range(0, max(1, len(items) - overlap), longest - overlap):
+                window = items[begin : begin + longest]
+                target = max(first - begin, overlap if begin else 0)
+                if target < len(window):
+                    self._windows.append(History(window, target))
         self.sizes = np.array([len(items) for items, _ in self._windows])
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, index: Index) -> tuple[Ids, int]:
+    def __getitem__(self, index: Index) -> History:
         return self._windows[index[1]]
 
 
-class Imitations(Dataset[PreferenceSet]):
+class Imitations(Dataset[list[PreferenceSet]]):
     """Each later item of each training history as a context of its own with one positive.
 
     For policies whose prompts must be read anew for every target.
 
     Args:
-        contexts: one context per target; the item at the target is the positive.
-        shown: items to draw beside it where the prompt lists candidates, or None.
+        contexts: one context per target.
+        targets: (contexts,) the items to learn.
+        shown: items to draw beside the target where the prompt lists candidates and the context
+            brings none; None for prompts without candidates.
         seed: names the draws.
     """
 
-    def __init__(self, contexts: ContextSet, shown: Mixture | None, seed: int) -> None:
+    def __init__(
+        self, contexts: ContextSet, targets: Ids, shown: Mixture | None, seed: int
+    ) -> None:
         self._contexts = contexts
+        self._targets = targets
         self._shown = shown
         self._seed = seed
-        log = contexts.interactions
-        self.sizes = contexts.target_rows - log.first_row[log.users[contexts.target_rows]]
+        self.sizes = contexts.history_lengths
 
     def __len__(self) -> int:
         return len(self._contexts)
 
-    def __getitem__(self, index: Index) -> PreferenceSet:
+    def __getitem__(self, index: Index) -> list[PreferenceSet]:
         epoch, position = index
-        context = self._contexts[position]
-        log = self._contexts.interactions
-        target = log.items[self._contexts.target_rows[position]][None]
-        shown = None
-        if self._shown is not None:
+        target, level = self._targets[position][None], np.ones(1, np.int64)
+        context = replace(self._contexts[position], positives=target, levels=level)
+        if self._shown is not None and context.candidates is None:
             name = (self._seed, epoch)
-            alone = replace(context, positives=target, levels=np.ones(1, np.int64))
-            shown = np.concatenate([target, self._shown.draw(alone, name)])
+            shown = np.concatenate([target, self._shown.draw(context, name)])
             shown = shown[np.argsort(random_bits(*name, "order", context.context_id, shown))]
-        level = np.ones(1, np.int64)
-        asked = replace(context, positives=target, levels=level, candidates=shown)
-        return PreferenceSet(asked, target, level)
+            context = replace(context, candidates=shown)
+        return [PreferenceSet(context, target, level)]
 
 
 class BucketedBatches(Sampler[list[Index]]):
@@ -193,8 +212,9 @@ class BucketedBatches(Sampler[list[Index]]):
         return iter([[(self._epoch, int(i)) for i in batches[b]] for b in shuffled])
 
 
-def collate_sets(policy: Policy, sets: Sequence[PreferenceSet]) -> dict[str, Any]:
+def collate_sets(policy: Policy, examples: Sequence[list[PreferenceSet]]) -> dict[str, Any]:
     """A batch of preference sets: the policy's tensors, `levels` (B, K) and `contexts`, B."""
+    sets = [one for example in examples for one in example]
     width = max(len(one.item_ids) for one in sets)
     item_ids = np.full((len(sets), width), PADDING_ITEM)
     levels = np.full((len(sets), width), -1)
@@ -205,7 +225,7 @@ def collate_sets(policy: Policy, sets: Sequence[PreferenceSet]) -> dict[str, Any
     return {**batch, "levels": torch.from_numpy(levels), "contexts": len(sets)}
 
 
-def collate_windows(policy: Policy, windows: Sequence[tuple[Ids, int]]) -> dict[str, Any]:
+def collate_windows(policy: Policy, windows: Sequence[History]) -> dict[str, Any]:
     """A batch of histories: the policy's tensors and `contexts`, the number of targets."""
-    batch = policy.collate_histories([items for items, _ in windows], [f for _, f in windows])
-    return {**batch, "contexts": batch["shape"][0]}
+    batch = policy.collate_histories(windows)
+    return {**batch, "contexts": batch["targets"]}

@@ -28,7 +28,6 @@ def imitate(
     data: Prepared,
     validation: Validation,
     options: TrainingOptions,
-    max_history: int,
     folder: Path,
     seed: int,
     trackers: tuple[str, ...] = ("tensorboard",),
@@ -46,7 +45,6 @@ def imitate(
         data: prepared data.
         validation: metrics of the policy as it is.
         options: how to train.
-        max_history: items a prompt may hold.
         folder: the run folder.
         seed: names the order and the draws.
         trackers: what to log to.
@@ -57,14 +55,15 @@ def imitate(
         Optimiser steps made and steps between validations.
     """
     if policy.learns_whole_histories:
-        dataset: Any = Histories(data.training_histories, max_history)
+        longest, overlap = policy.history_window
+        dataset: Any = Histories(data.training_histories, longest, overlap, policy.least_history)
         collate: Any = partial(collate_windows, policy)
 
         def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
             return policy.history_losses(batch, model), {}
     else:
         shown = mixture({"uniform": SHOWN}, data) if policy.lists_candidates else None
-        dataset = Imitations(data.imitation_contexts(), shown, seed)
+        dataset = Imitations(*data.imitation_contexts(), shown, seed)
         collate = partial(collate_sets, policy)
 
         def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

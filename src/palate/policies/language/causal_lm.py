@@ -4,26 +4,48 @@ import inspect
 import json
 import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from palate.data.contexts import Context, Ids
+from palate.data.contexts import Context, History, Ids
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.files import write_json, write_text
 from palate.policies.language import packing
+from palate.policies.language.adapters import (
+    AdaptedModel,
+    Adapter,
+    add_adapter,
+    causal_lm,
+    load_model,
+    merge,
+    save_model,
+)
 from palate.policies.language.catalogue import catalogue_log_probs
 from palate.policies.language.from_scratch import SIZES, new_model, train_tokenizer
 from palate.policies.language.prompts import Prompter, Tokens, parse_templates, read_templates
-from palate.policies.policy import PADDING_ITEM, Batch, Ranking, Scored, top_items
-from palate.randomness import permutation
+from palate.policies.language.weights import (
+    check_quantizable,
+    check_quantization,
+    pretrained,
+)
+from palate.policies.policy import (
+    PADDING_ITEM,
+    Batch,
+    Ranking,
+    Scored,
+    check_items,
+    inference,
+    on_device,
+    top_items,
+)
+from palate.randomness import permutation, random_bits
 
 PACKING_TOLERANCE = 1e-2
 """Largest difference in nats, per title, between packed and lone scoring on the first batch."""
@@ -39,6 +61,9 @@ class LanguagePolicy:
         prompts: text of a prompt file (see `prompts.py`).
         max_history: most recent items a prompt may hold.
         seed: names the choice of templates.
+        adapter: what trains in place of all weights (see `start_stage`); None for all weights.
+        quantized: whether the base weights have 4 bits.
+        stages: the stages that adapters were added for, oldest first.
     """
 
     kind = "language"
@@ -51,6 +76,9 @@ class LanguagePolicy:
         prompts: str,
         max_history: int = 20,
         seed: int = 0,
+        adapter: Adapter | None = None,
+        quantized: bool = False,
+        stages: Sequence[str] = (),
     ) -> None:
         self.model: nn.Module = model
         self.tokenizer = tokenizer
@@ -58,6 +86,9 @@ class LanguagePolicy:
         self.prompts = prompts
         self.max_history = max_history
         self.seed = seed
+        self.adapter = adapter
+        self.quantized = quantized
+        self.stages = tuple(stages)
         titles = [] if items is None else [str(t) for t in items["title"].to_pylist()]
         limit = _longest_input(model.config)
         self.prompter = Prompter(
@@ -71,12 +102,20 @@ class LanguagePolicy:
         longest = max((len(tokens) for tokens in self.prompter.title_tokens), default=0)
         self.prompter.max_tokens = limit - longest
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        accepted = inspect.signature(causal_lm(model).forward).parameters
+        self._keeps_logits = "logits_to_keep" in accepted
         self.packs = self._packing_agrees()
 
     @classmethod
     def create(
-        cls, base: str, items: pa.Table, prompts: str, max_history: int, seed: int
+        cls,
+        base: str,
+        items: pa.Table,
+        prompts: str,
+        max_history: int,
+        seed: int,
+        adapter: Adapter | None = None,
+        quantize: bool = False,
     ) -> "LanguagePolicy":
         """A policy before any training.
 
@@ -86,7 +125,17 @@ class LanguagePolicy:
             prompts: a built-in prompt file's name or a path.
             max_history: most recent items a prompt may hold.
             seed: names the initial weights and the choice of templates.
+            adapter: train low-rank adapters of this shape, which `start_stage` adds.
+            quantize: hold the base weights in 4 bits; needs CUDA, bitsandbytes, an adapter and a
+                pretrained base.
+
+        Raises:
+            ConfigError: the prompts, or what `quantize` needs, are not to be had.
+            CheckpointError: no model could be loaded from `base`.
         """
+        if quantize:
+            check_quantizable(base, has_adapter=adapter is not None)
+            check_quantization(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         text, templates = read_templates(prompts)
         if base in SIZES:
             pieces = [piece for template in templates for piece in template.pieces]
@@ -94,13 +143,13 @@ class LanguagePolicy:
             tokenizer = train_tokenizer(texts, SIZES[base].vocabulary)
             model: Any = new_model(base, tokenizer, seed)
         else:
-            model, tokenizer = _pretrained(base)
-        return cls(model, tokenizer, items, text, max_history, seed)
+            model, tokenizer = pretrained(base, quantize=quantize)
+        return cls(model, tokenizer, items, text, max_history, seed, adapter, quantize)
 
     @classmethod
     def bare(cls, base: str) -> "LanguagePolicy":
         """A policy without catalogue, from a folder or hub name; it scores texts only."""
-        model, tokenizer = _pretrained(base)
+        model, tokenizer = pretrained(base)
         return cls(model, tokenizer, None, read_templates("history")[0])
 
     @classmethod
@@ -115,19 +164,53 @@ class LanguagePolicy:
                 f"{folder} holds no whole policy ({error}). Expected palate.json, items.parquet, "
                 "prompts.txt, the tokenizer and the weights; train or copy it again."
             ) from error
-        model, tokenizer = _pretrained(str(folder))
-        return cls(model, tokenizer, items, text, settings["max_history"], settings["seed"])
+        history, seed = settings["max_history"], settings["seed"]
+        if "adapter" not in settings:
+            model, tokenizer = pretrained(str(folder))
+            return cls(model, tokenizer, items, text, history, seed)
+        adapter, quantized = Adapter(**settings["adapter"]), settings["quantized"]
+        base, names = settings["base"], settings["adapters"]
+        model, tokenizer = load_model(folder, base, adapter, names, quantized)
+        stages = settings["stages"]
+        return cls(model, tokenizer, items, text, history, seed, adapter, quantized, stages)
 
     def save(self, folder: Path) -> None:
-        """Write weights, tokenizer, prompts and items to a folder."""
-        model: Any = self.model
-        model.save_pretrained(folder)
+        """Write all that ranking and further training need to a folder; the policy stays as it is.
+
+        Adapters are added to the written weights, so that the folder holds one whole model, which
+        transformers reads too. Two kinds of folder keep them apart: that of an SFT whose adapter is
+        kept (base weights in `base/`, adapters in `adapters/`), and any over 4-bit weights
+        (adapters, and the name of their base).
+        """
+        apart = self._keeps_adapters and self.stages == ("sft",)
+        places = save_model(self.model, folder, apart, self.quantized)
         self.tokenizer.save_pretrained(folder)
         write_text(self.prompts, folder / "prompts.txt")
         if self.items is not None:
             pq.write_table(self.items, folder / "items.parquet")
         settings = {"kind": self.kind, "max_history": self.max_history, "seed": self.seed}
+        if self.adapter is not None:
+            settings |= {"adapter": asdict(self.adapter), "stages": self.stages, **places}
         write_json(settings, folder / "palate.json")
+
+    def start_stage(self, stage: Literal["sft", "align"]) -> None:
+        """Make ready to train: where there is an `adapter`, a new one is all that will train.
+
+        What the adapters of earlier stages learnt is merged into the base weights, or kept beside
+        the new one, frozen (`adapter.after_sft`). Either way scores stay as they are, and a stage
+        that is started again, to continue imitation, say, trains as freely as any other. Adapters
+        are named after their stage; the second of one stage is `sft_2`. Initial weights depend on
+        the seed and on how many stages went before.
+        """
+        if self.adapter is None:
+            return
+        if isinstance(self.model, AdaptedModel) and not self._keeps_adapters:
+            self.model = merge(self.model)
+        repeated = self.stages.count(stage)
+        name = f"{stage}_{repeated + 1}" if repeated else stage
+        seed = int(random_bits(self.seed, "adapter", len(self.stages)) >> 1)
+        self.model = add_adapter(self.model, self.adapter, name, seed)
+        self.stages = (*self.stages, stage)
 
     @property
     def device(self) -> torch.device:
@@ -138,6 +221,21 @@ class LanguagePolicy:
     def learns_whole_histories(self) -> bool:
         """Whether every template only grows at its end as the history does."""
         return all(template.grows_at_the_end for template in self.prompter.templates)
+
+    @property
+    def history_window(self) -> tuple[int, int]:
+        """Three times what a prompt holds: every later target sees at least a prompt's worth."""
+        return 3 * self.max_history, self.max_history
+
+    @property
+    def least_history(self) -> int:
+        """None: a prompt without items is a prompt too."""
+        return 0
+
+    @property
+    def shares_histories(self) -> bool:
+        """Not yet: each moment's prompt is read anew."""
+        return False
 
     @property
     def lists_candidates(self) -> bool:
@@ -152,7 +250,7 @@ class LanguagePolicy:
             present = item_ids[item_ids != PADDING_ITEM]
             order = permutation(len(present), self.seed, "candidates", context.context_id)
             shown = present[order]
-        return self.prompter.prompt(context.history, context.context_id, shown)
+        return self.prompter.prompt(context.history, context.context_id, shown, context.text)
 
     def collate(self, contexts: Sequence[Context], item_ids: Ids) -> Batch:
         """See `Policy.collate`."""
@@ -165,18 +263,19 @@ class LanguagePolicy:
         """See `Policy.log_probs`; sums over a title's tokens and its end token, in float32."""
         return Scored(*packing.log_probs_of(batch, self._logits(batch, model or self.model)))
 
-    def collate_histories(self, histories: Sequence[Ids], first_targets: Sequence[int]) -> Batch:
+    def collate_histories(self, histories: Sequence[History]) -> Batch:
         """See `Policy.collate_histories`; for prompts that only grow at their end."""
         prompter = self.prompter
-        openings = [prompter.opening(history) for history in histories]
+        openings = [prompter.opening(items) for items, _ in histories]
         kept, firsts = [], []
-        for opening, history, first in zip(openings, histories, first_targets, strict=True):
-            fitting = prompter.fitting(history, prompter.max_tokens - len(opening))
+        for opening, (items, first) in zip(openings, histories, strict=True):
+            fitting = prompter.fitting(items, prompter.max_tokens - len(opening))
             kept.append([prompter.title_tokens[item] for item in fitting])
-            firsts.append(max(0, first - (len(history) - len(fitting))))
-        return packing.lay_histories(
+            firsts.append(max(0, first - (len(items) - len(fitting))))
+        batch = packing.lay_histories(
             openings, kept, firsts, prompter.break_tokens, prompter.end, self.pad
         )
+        return {**batch, "targets": batch["shape"][0]}
 
     def history_losses(self, batch: Batch, model: nn.Module | None = None) -> Tensor:
         """See `Policy.history_losses`."""
@@ -194,12 +293,7 @@ class LanguagePolicy:
         """
         self._need_catalogue()
         item_ids = np.asarray(item_ids)
-        outside = (item_ids < PADDING_ITEM) | (item_ids >= len(self.prompter.title_tokens))
-        if outside.any():
-            raise DataError(
-                f"item id {item_ids[outside][0]} is not in the catalogue; expected 0 to "
-                f"{len(self.prompter.title_tokens) - 1} (row numbers of items.parquet)."
-            )
+        check_items(item_ids, len(self.prompter.title_tokens))
         return self._score_batch(self.collate(contexts, item_ids))
 
     def score_texts(self, prompts: Sequence[str], titles: Sequence[Sequence[str]]) -> Scored:
@@ -236,7 +330,7 @@ class LanguagePolicy:
             return torch.cat([block.log_probs for block in blocks], dim=1)
         prompts = [self.prompt_tokens(context) for context in contexts]
         titles = [self.prompter.title_tokens[item] for item in pool]
-        with self._inference():
+        with inference(self.model):
             return catalogue_log_probs(
                 self.model, prompts, titles, self.prompter.end, self.pad, self.device
             )
@@ -244,6 +338,10 @@ class LanguagePolicy:
     def rank(self, contexts: Sequence[Context], top: int = 10) -> Ranking:
         """See `Policy.rank`."""
         return top_items(self.catalogue_log_probs(contexts), contexts, top)
+
+    @property
+    def _keeps_adapters(self) -> bool:
+        return self.quantized or (self.adapter is not None and self.adapter.after_sft == "keep")
 
     def _need_catalogue(self) -> None:
         if self.items is None:
@@ -257,18 +355,14 @@ class LanguagePolicy:
         return lay(prompts, answers, self.prompter.end, self.pad)
 
     def _score_batch(self, batch: Batch) -> Scored:
-        on_device = {
-            name: value.to(self.device) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-        }
-        with self._inference():
-            return self.log_probs(on_device)
+        with inference(self.model):
+            return self.log_probs(on_device(batch, self.device))
 
     def _logits(self, batch: Batch, model: nn.Module) -> Tensor:
         inputs = {"input_ids": batch["input_ids"], "use_cache": False}
         if "subtree_end" in batch:
             width = batch["input_ids"].shape[1]
-            dtype = next(model.parameters()).dtype
+            dtype = causal_lm(self.model).get_input_embeddings().weight.dtype
             inputs["attention_mask"] = packing.attention_mask(batch["subtree_end"], width, dtype)
             inputs["position_ids"] = batch["position_ids"]
         else:
@@ -306,33 +400,11 @@ class LanguagePolicy:
 
     def _say_alone(self, reason: str) -> None:
         warnings.warn(
-            f"{type(self.model).__name__} {reason}; each title is scored alone, which is slower.",
+            f"{type(causal_lm(self.model)).__name__} {reason}; each title is scored alone, which "
+            "is slower.",
             DataWarning,
             stacklevel=4,
         )
-
-    @contextmanager
-    def _inference(self):
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(training)
-
-
-def _pretrained(name: str) -> tuple[Any, Any]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"no causal language model could be loaded from '{name}' ({first_line}). Expected "
-            f"{', '.join(SIZES)}, a folder with config.json and safetensors, or a hub name."
-        ) from error
-    return model, tokenizer
 
 
 def _longest_input(config: Any) -> int:

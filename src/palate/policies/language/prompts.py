@@ -1,8 +1,9 @@
 """Prompt templates and the token rules that hold in every stage.
 
 A template file is plain text; templates are separated by lines of three dashes. A template has
-the slot `{history}` and may have `{candidates}`; slots become titles, one on a line. What follows
-the template's last character is the answer, so a template ends with its line break.
+the slot `{history}` or `{dialogue}`, or both, and may have `{candidates}`; slots become titles, one
+on a line, or what was said, one utterance on a line. What follows the template's last character is
+the answer, so a template ends with its line break.
 
 Token rules: a begin token wherever the tokenizer has one; every literal and every title is
 tokenized on its own, a title as it is after a line break, so the title has the same tokens inside
@@ -19,12 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.errors import ConfigError, did_you_mean
+from palate.errors import ConfigError, DataError, did_you_mean
 from palate.randomness import integers, random_bits
 
-HISTORY, CANDIDATES = "{history}", "{candidates}"
+HISTORY, CANDIDATES, DIALOGUE = "{history}", "{candidates}", "{dialogue}"
+SLOTS = (HISTORY, CANDIDATES, DIALOGUE)
 BREAK = "\n"
-BUILT_IN = ("history", "history_and_candidates")
+BUILT_IN = ("history", "history_and_candidates", "dialogue")
 
 Tokens = NDArray[np.int64]
 
@@ -38,7 +40,8 @@ class Template:
     @property
     def grows_at_the_end(self) -> bool:
         """Whether a longer history only appends, so that one pass can learn all its items."""
-        return self.pieces[-2:] == (HISTORY, BREAK) and CANDIDATES not in self.pieces
+        others = {CANDIDATES, DIALOGUE} & set(self.pieces)
+        return self.pieces[-2:] == (HISTORY, BREAK) and not others
 
 
 def read_templates(name: str) -> tuple[str, tuple[Template, ...]]:
@@ -70,17 +73,21 @@ def parse_templates(text: str, name: str) -> tuple[Template, ...]:
         pieces = tuple(piece for piece in re.split(r"(\{\w*\})", part) if piece)
         slots = [piece for piece in pieces if re.fullmatch(r"\{\w*\}", piece)]
         where = f"{name}, template {number}"
-        if unknown := [slot for slot in slots if slot not in (HISTORY, CANDIDATES)]:
+        if unknown := [slot for slot in slots if slot not in SLOTS]:
+            raise ConfigError(f"{where}: there is no slot {unknown[0]}; use {', '.join(SLOTS)}.")
+        if twice := [slot for slot in SLOTS if slots.count(slot) > 1]:
+            raise ConfigError(f"{where}: the slot {twice[0]} occurs twice; expected once.")
+        if not {HISTORY, DIALOGUE} & set(slots):
             raise ConfigError(
-                f"{where}: there is no slot {unknown[0]}; use {{history}} or {{candidates}}."
+                f"{where}: it has neither {{history}} nor {{dialogue}}, so it would ask the same "
+                "of everyone. Put one of these slots on a line of its own."
             )
-        if slots.count(HISTORY) != 1 or slots.count(CANDIDATES) > 1:
-            raise ConfigError(f"{where}: expected the slot {{history}} exactly once.")
         if not part.endswith(BREAK):
             raise ConfigError(f"{where}: it must end with a line break; the answer follows it.")
         found.append(Template(pieces))
-    if len({CANDIDATES in template.pieces for template in found}) > 1:
-        raise ConfigError(f"{name}: either all templates have the slot {{candidates}} or none.")
+    for slot in (CANDIDATES, DIALOGUE):
+        if len({slot in template.pieces for template in found}) > 1:
+            raise ConfigError(f"{name}: either all templates have the slot {slot} or none.")
     return tuple(found)
 
 
@@ -123,7 +130,7 @@ class Prompter:
         self.begin = np.asarray(begin, np.int64)
         self.break_tokens = self._encode([BREAK])[0]
         literals = {piece for template in self.templates for piece in template.pieces}
-        texts = sorted(literals - {HISTORY, CANDIDATES})
+        texts = sorted(literals - set(SLOTS))
         self._literals = dict(zip(texts, self._encode(texts), strict=True))
         self.title_tokens = self.tokenize_titles(titles)
 
@@ -151,27 +158,54 @@ class Prompter:
         """The template for a context id."""
         return self.templates[int(integers(len(self.templates), self.seed, "template", name))]
 
+    @property
+    def shows_dialogue(self) -> bool:
+        """Whether prompts hold what was said."""
+        return DIALOGUE in self.templates[0].pieces
+
     def prompt(
-        self, history: NDArray[np.int64], name: int, candidates: NDArray[np.int64] | None = None
+        self,
+        history: NDArray[np.int64],
+        name: int,
+        candidates: NDArray[np.int64] | None = None,
+        text: str | None = None,
     ) -> Tokens:
         """Token ids of a prompt, begin token included.
+
+        What is too long loses its oldest utterances, then its oldest items, each whole.
 
         Args:
             history: item ids, oldest first.
             name: the context id, which chooses the template.
             candidates: item ids in the order to show them, where templates list candidates.
+            text: what was said, an utterance a line, where templates hold a dialogue.
+
+        Raises:
+            DataError: what must stay is longer than the model reads.
         """
         template = self.template_of(name)
-        literal = len(self.begin) + sum(len(self._literals.get(p, ())) for p in template.pieces)
-        shown: list[Tokens] = []
+        budget = self.max_tokens - len(self.begin)
+        budget -= sum(len(self._literals.get(p, ())) for p in template.pieces)
+        slots: dict[str, list[Tokens]] = {CANDIDATES: [], DIALOGUE: [], HISTORY: []}
         if candidates is not None and CANDIDATES in template.pieces:
-            shown = self._lines(candidates)
-        budget = self.max_tokens - literal - sum(map(len, shown))
-        recent = self.recent(history, budget)
-        slots = {HISTORY: self._lines(recent), CANDIDATES: shown}
+            slots[CANDIDATES] = self._lines([self.title_tokens[item] for item in candidates])
+            budget -= sum(map(len, slots[CANDIDATES]))
+        if budget < 0:
+            raise DataError(
+                f"context {name}: the prompt's own words and its candidates take "
+                f"{self.max_tokens - budget} tokens, but the model reads {self.max_tokens} before "
+                "a title. Use fewer candidates, a shorter prompt or a model that reads more."
+            )
+        if text and DIALOGUE in template.pieces:
+            said = self._encode(text.split(BREAK))
+            slots[DIALOGUE] = self._lines(said[len(said) - self._fitting(said, budget) :])
+            budget -= sum(map(len, slots[DIALOGUE]))
+        if HISTORY in template.pieces:
+            kept = self.recent(history, budget)
+            slots[HISTORY] = self._lines([self.title_tokens[item] for item in kept])
         parts = [self.begin]
         for piece in template.pieces:
-            parts.extend(slots.get(piece) or [self._literals.get(piece, self.begin[:0])])
+            parts.extend(slots[piece] if piece in slots else [self._literals[piece]])
         return np.concatenate(parts)
 
     def recent(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
@@ -180,9 +214,12 @@ class Prompter:
 
     def fitting(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
         """The most recent items, whole, whose titles and line breaks fit a budget of tokens."""
-        costs = [len(self.title_tokens[item]) + len(self.break_tokens) for item in history[::-1]]
-        count = int(np.searchsorted(np.cumsum(costs), budget, side="right"))
+        count = self._fitting([self.title_tokens[item] for item in history], budget)
         return history[len(history) - count :]
+
+    def _fitting(self, lines: Sequence[Tokens], budget: int) -> int:
+        costs = [len(line) + len(self.break_tokens) for line in reversed(lines)]
+        return int(np.searchsorted(np.cumsum(costs), budget, side="right"))
 
     def opening(self, history: NDArray[np.int64]) -> Tokens:
         """Begin token and the text before a history that is learnt whole.
@@ -193,9 +230,8 @@ class Prompter:
         pieces = self.template_of(name).pieces[:-2]
         return np.concatenate([self.begin, *(self._literals[piece] for piece in pieces)])
 
-    def _lines(self, item_ids: NDArray[np.int64]) -> list[Tokens]:
-        lines = [part for item in item_ids for part in (self.title_tokens[item], self.break_tokens)]
-        return lines[:-1]
+    def _lines(self, lines: Sequence[Tokens]) -> list[Tokens]:
+        return [part for line in lines for part in (line, self.break_tokens)][:-1]
 
     def _encode(self, texts: Sequence[str]) -> list[Tokens]:
         if not texts:

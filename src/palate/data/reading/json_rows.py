@@ -1,0 +1,89 @@
+"""Rows of JSON: one list of objects, or one object on each line."""
+
+import json
+from typing import Any
+
+from palate.data.reading.members import FileContent, decoded
+from palate.errors import DataError
+
+Row = dict[str, Any]
+
+
+def read_json(file: FileContent) -> Any:
+    """The one JSON value of a file; DataError names the line where it breaks off."""
+    text = decoded(file.content, file.name)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{file.name} line {error.lineno}: not valid JSON ({error.msg}). The file may be cut "
+            "off; download it again, or mend the line."
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{file.name} is nested too deeply to be rows of JSON.") from error
+
+
+def read_json_rows(file: FileContent) -> list[tuple[str, Row]]:
+    """The objects of a JSON list or of JSON lines, each with its place for errors.
+
+    Returns:
+        (place, row), where the place reads "val.json row 3" or "val.jsonl line 3", from 1.
+
+    Raises:
+        DataError: the file is not JSON, is cut off, holds no rows, or a row is not an object.
+    """
+    if file.content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        found = read_json(file)
+        rows = [(f"{file.name} row {number}", row) for number, row in enumerate(found, 1)]
+    else:
+        lines = enumerate(decoded(file.content, file.name).split("\n"), 1)
+        rows = [_line(f"{file.name} line {number}", line) for number, line in lines if line.strip()]
+    if not rows:
+        raise DataError(f"{file.name} holds no rows. Expected JSON objects.")
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: expected a JSON object, found {_short(row)}.")
+    return rows
+
+
+def value_of(row: Row, key: str, place: str, expected: tuple[str, ...]) -> Any:
+    """A value of a row; DataError names the place if the key is missing."""
+    if key not in row:
+        raise DataError(
+            f"{place}: '{key}' is missing; found {', '.join(map(str, row)) or 'no keys'}. Expected "
+            f"{', '.join(expected)}."
+        )
+    return row[key]
+
+
+def text_of(value: Any, key: str, place: str) -> str:
+    """A non-empty text without blanks around it, or a DataError that names key and place."""
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: '{key}' holds {_short(value)}; expected a text.")
+    return value.strip()
+
+
+def texts_of(value: Any, key: str, place: str, separator: str | None = None) -> list[str]:
+    """A list of non-empty texts, given as a list or, with a separator, as one joined text."""
+    if isinstance(value, str) and separator is not None:
+        value = value.split(separator) if value.strip() else []
+    if not isinstance(value, list):
+        joined = f" or a text joined by '{separator}'" if separator else ""
+        raise DataError(f"{place}: '{key}' is {_short(value)}; expected a list of texts{joined}.")
+    return [text_of(entry, key, place) for entry in value]
+
+
+def _line(place: str, line: str) -> tuple[str, Any]:
+    try:
+        return place, json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(
+            f"{place}: not valid JSON ({getattr(error, 'msg', error)}). Expected one JSON object "
+            "on each line, or one list of them. Mend or delete the line; if it is the last, the "
+            "file may be cut off."
+        ) from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

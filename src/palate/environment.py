@@ -1,0 +1,112 @@
+"""Whether a run can start at all: devices, trackers, prompts and base models, known beforehand."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+from palate.config import RunConfig
+from palate.data.contexts import Prepared
+from palate.errors import CheckpointError, ConfigError, did_you_mean
+from palate.policies import SequencePolicy
+from palate.policies.language.from_scratch import SIZES
+from palate.policies.language.prompts import CANDIDATES, DIALOGUE, read_templates
+from palate.policies.language.weights import check_quantizable, check_quantization
+from palate.policies.reference import check_reference
+
+
+def check_environment(config: RunConfig) -> torch.device:
+    """The device to use, after all that can be known before a run to fail in it.
+
+    Raises:
+        ConfigError, CheckpointError: the device, a tracker, the prompts or the base model is not
+            to be had, or the prompts cannot be evaluated under a protocol asked for.
+    """
+    known = ["tensorboard", *get_available_reporting_integrations()]
+    for tracker in config.trackers:
+        if tracker not in known:
+            raise ConfigError(
+                f"trackers: '{tracker}' is not installed.{did_you_mean(tracker, set(known))}"
+            )
+    device = device_of(config.device)
+    has_adapter, quantize = config.policy.adapter is not None, config.policy.quantize
+    if config.policy.kind == "sequence" and (has_adapter or quantize):
+        raise ConfigError(
+            "policy.adapter and policy.quantize are for language models; a sequence policy is "
+            "small enough to train whole. Leave them out."
+        )
+    check_reference(config.align.reference, has_adapter, quantize)
+    if quantize:
+        check_quantizable(config.policy.base or "tiny", has_adapter)
+        check_quantization(device)
+    if config.policy.kind == "language":
+        _check_language(config)
+    elif "generation" in config.evaluation.protocols:
+        raise ConfigError(
+            "evaluation.protocols: only a language policy can write; leave 'generation' out, or "
+            "use --set policy.kind=language."
+        )
+    elif config.policy.base is not None and not (Path(config.policy.base) / "palate.json").exists():
+        raise CheckpointError(
+            f"policy.base: '{config.policy.base}' is no folder of a saved policy. Give one, such "
+            "as runs/sasrec/sft, or leave policy.base out for new weights."
+        )
+    return device
+
+
+def check_data(config: RunConfig, data: Prepared) -> None:
+    """Raise a ConfigError or CheckpointError where policy and prepared data do not fit."""
+    if config.policy.kind == "sequence":
+        if data.has_texts:
+            raise ConfigError(
+                "policy.kind: this source gives dialogues, which a sequence policy cannot read. "
+                "Use --set policy.kind=language --set policy.prompts=dialogue."
+            )
+        if config.policy.base is not None:
+            SequencePolicy.load(Path(config.policy.base)).check_catalogue(data.items)
+        return
+    _, templates = read_templates(config.policy.prompts)
+    asks_for_text = DIALOGUE in templates[0].pieces
+    if asks_for_text and not data.has_texts:
+        raise ConfigError(
+            f"policy.prompts: '{config.policy.prompts}' has the slot {DIALOGUE}, but source "
+            f"'{config.data.source}' gives no dialogues. Use --set policy.prompts=history."
+        )
+    if data.has_texts and not asks_for_text:
+        raise ConfigError(
+            f"policy.prompts: source '{config.data.source}' gives dialogues, but "
+            f"'{config.policy.prompts}' has no slot {DIALOGUE}. Use --set policy.prompts=dialogue."
+        )
+
+
+def device_of(name: str) -> torch.device:
+    """The device for a name; "auto" takes CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"device: '{name}' is not one of auto, cpu, cuda. Among several GPUs choose with "
+            "CUDA_VISIBLE_DEVICES."
+        )
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: this machine has no CUDA device; use --device cpu.")
+    return torch.device(name)
+
+
+def _check_language(config: RunConfig) -> None:
+    _, templates = read_templates(config.policy.prompts)
+    if CANDIDATES in templates[0].pieces and "catalogue" in config.evaluation.protocols:
+        raise ConfigError(
+            f"policy.prompts: '{config.policy.prompts}' lists candidates, so it cannot rank the "
+            "whole catalogue. Use --set 'evaluation.protocols=[candidates]', or prompts=history."
+        )
+    base = config.policy.base
+    if base is not None and base not in SIZES:
+        try:
+            AutoConfig.from_pretrained(base)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"policy.base: '{base}' is neither {' nor '.join(SIZES)}, nor a model's folder or "
+                f"name ({str(error).strip().splitlines()[0]}).{did_you_mean(base, SIZES)}"
+            ) from error

@@ -1,0 +1,308 @@
+"""The user's own log: every layout it may have, and a sentence for everything wrong with it."""
+
+import datetime
+import gzip
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import shared
+from palate.data.sources import MAX_TITLE, check_options, load
+from palate.data.sources.files import files
+from palate.data.tables import SourceTables, check_tables
+from palate.errors import ConfigError, DataError, DataWarning
+
+HEADER = "user_id,item_id,rating,timestamp\n"
+
+
+@pytest.fixture
+def log(tmp_path):
+    def written(text, name="log.csv", **options) -> SourceTables:
+        content = text.encode() if isinstance(text, str) else text
+        (tmp_path / name).write_bytes(content)
+        return files(tmp_path / name, **options)
+
+    return written
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    def written(**columns) -> SourceTables:
+        pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+        return files(tmp_path / "log.parquet")
+
+    return written
+
+
+def times(tables):
+    return tables.interactions["timestamp"].to_pylist()
+
+
+def test_without_an_item_file_the_ids_are_titles(log):
+    tables = log(HEADER + "1,10,4,100\n2,20,3.5,200\n")
+    check_tables(tables)
+    assert tables.interactions.to_pylist() == [
+        {"user_id": 1, "item_id": 10, "rating": 4.0, "timestamp": 100},
+        {"user_id": 2, "item_id": 20, "rating": 3.5, "timestamp": 200},
+    ]
+    assert tables.items.to_pylist() == [
+        {"item_id": 10, "title": "10"},
+        {"item_id": 20, "title": "20"},
+    ]
+    assert len(tables.origin["sha256"]["log.csv"]) == 64
+
+
+def test_titles_in_the_log(log):
+    with pytest.warns(DataWarning, match="1 of 2 items have several titles, such as item 2"):
+        tables = log("user_id,item_id,title\n1,2,\n1,2,Heat\n1,3, \n2,2,HEAT\n")
+    assert tables.items.to_pydict() == {"item_id": [2, 3], "title": ["Heat", "3"]}
+    assert tables.interactions.column_names == ["user_id", "item_id"]
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.csv.gz", "log.tsv.gz"])
+def test_delimiter_and_compression_are_told_from_the_name(log, name):
+    text = HEADER + "a,x,4,100\n"
+    content = (text.replace(",", "\t") if ".tsv" in name else text).encode()
+    tables = log(gzip.compress(content) if name.endswith(".gz") else content, name)
+    assert tables.interactions["item_id"].to_pylist() == ["x"]
+
+
+def test_mapped_columns_and_an_item_file_with_more_columns(log, tmp_path):
+    (tmp_path / "items.tsv").write_text('asin\tname\titem_id\tyear\nB1\t"a ""b"" c"\t7\t1999\n')
+    tables = log(
+        "uid,sku,stars\nu1,B1,5\n",
+        items="items.tsv",
+        columns={"user_id": "uid", "item_id": "sku", "rating": "stars"},
+        item_columns={"item_id": "asin", "title": "name"},
+    )
+    check_tables(tables)
+    assert tables.interactions.to_pylist() == [{"user_id": "u1", "item_id": "B1", "rating": 5.0}]
+    assert tables.items.to_pylist() == [{"item_id": "B1", "title": 'a "b" c', "year": 1999}]
+    assert set(tables.origin["sha256"]) == {"log.csv", "items.tsv"}
+
+
+def test_ids_of_log_and_items_get_one_type(log, tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,title\n10,Heat\nx,Alien\n")
+    tables = log(HEADER + "1,10,4,100\n", items=str(tmp_path / "items.csv"))
+    check_tables(tables)
+    assert tables.interactions["item_id"].to_pylist() == ["10"]
+    assert tables.interactions["user_id"].to_pylist() == [1]
+
+
+def test_leading_zeros_and_large_hashes_stay_apart(log, parquet):
+    assert log("user_id,item_id\n007,1\n7,1\n").interactions["user_id"].to_pylist() == ["007", "7"]
+    hashed = parquet(user_id=pa.array([2**63 + 1, 1], pa.uint64()), item_id=["a", "b"])
+    assert hashed.interactions["user_id"].to_pylist() == [str(2**63 + 1), "1"]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (["1700000000", "0"], [1700000000, 0]),
+        (["1700000000.0", "1700000001.7"], [1700000000, 1700000001]),
+        (["1700000000123", "1700000001999"], [1700000000, 1700000001]),
+        (["1700000000123456"], [1700000000]),
+        (["1700000000123456789"], [1700000000]),
+        (["1970-01-02", "1970-01-01T00:00:07Z"], [86400, 7]),
+        (["1970-01-01 01:00:00.9+01:00", "1970-01-01T01:00"], [0, 3600]),
+        (["1970-01-01 00:00:05 UTC", "1970-01-01T00:00:05-0030"], [5, 1805]),
+        (["1970-01-01", "9999-12-31T00:00:00Z"], [0, 253402214400]),
+    ],
+)
+def test_times_become_unix_seconds(log, written, seconds):
+    rows = "".join(f"1,10,{text}\n" for text in written)
+    assert times(log("user_id,item_id,timestamp\n" + rows)) == seconds
+
+
+def test_parquet_times(parquet):
+    ids = {"user_id": pa.array([1, 2], pa.int32()), "item_id": pa.array(["a", "b"])}
+    ids["item_id"] = ids["item_id"].dictionary_encode()
+    second = datetime.datetime(1969, 12, 31, 23, 59, 59, 500_000)
+    plain = pa.array([datetime.datetime(1970, 1, 2), second])
+    assert times(parquet(**ids, timestamp=plain)) == [86400, -1]
+    zoned = pa.array([0, 86_400_000_000_000], pa.timestamp("ns", "Asia/Tokyo"))
+    assert times(parquet(**ids, timestamp=zoned)) == [0, 86400]
+    dates = pa.array([datetime.date(1970, 1, 2), datetime.date(1970, 1, 1)])
+    assert times(parquet(**ids, timestamp=dates)) == [86400, 0]
+    with pytest.raises(DataError, match=r"log\.parquet row 2: timestamp is empty\. Expected Unix"):
+        parquet(**ids, timestamp=pa.array([datetime.date(1970, 1, 2), None]))
+
+
+def test_position_orders_the_rows_stably(log):
+    tables = log("user_id,item_id,position\nb,x,2\na,y,1\nb,z,1\nb,w,10\n")
+    assert tables.interactions.to_pydict() == {
+        "user_id": ["a", "b", "b", "b"],
+        "item_id": ["y", "z", "x", "w"],
+    }
+
+
+def test_without_clock_or_position_the_rows_are_the_order(log):
+    assert log("user_id,item_id\n2,b\n1,a\n").interactions["item_id"].to_pylist() == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "1,10,4,100\n\n2,20,five,200\n3,20,,1\n",
+            r"log\.csv line 4: rating 'five' is not a number\. Expected a finite number such as "
+            r"4\.5\. Fix it or pass --set data\.options\.on_bad_rows=drop \(2 rows would be dro",
+        ),
+        ("1,10,NaN,100\n", r"line 2: rating 'NaN' is not a number.* \(1 row would be dropped\)"),
+        ("1,10,inf,100\n", "line 2: rating 'inf' is not a number"),
+        ("1,10,,100\n", r"line 2: rating is empty\. Expected a finite number"),
+        (",10,4,100\n", r"line 2: user_id is empty\. Expected an id"),
+        ("1, ,4,100\n", r"line 2: item_id is empty\. Expected an id"),
+        ("1,10,4,100\n1,10,4,yesterday\n", "line 3: timestamp 'yesterday' is no time"),
+        ("1,10,4,2024-01-31\n1,10,4,2024-02-31\n", "line 3: timestamp '2024-02-31' is no time"),
+        ('1,"a\nb",4,100\n1,2,x,5\n', "line 4: rating 'x' is not a number"),
+        ("1,10,4,100\n1,2\n", r"line 3: 2 values\. Expected 4, as in the first line"),
+        ("1,10,4,1700000000000\n1,10,4,170000\n", "mixes seconds and milliseconds"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_line_and_value(log, text, message):
+    with pytest.raises(DataError, match=message):
+        log(HEADER + text)
+
+
+def test_bad_rows_can_be_dropped_and_are_counted(log):
+    text = HEADER + "1,10,4,100\n\n2,20,five,200\n3,20,nan,1\n4,2\n5,30,1,9\n"
+    with pytest.warns(DataWarning, match=r"log\.csv: dropped 3 of 5 rows, which cannot be read"):
+        tables = log(text, on_bad_rows="drop")
+    check_tables(tables)
+    assert tables.interactions["user_id"].to_pylist() == [1, 5]
+    assert tables.origin["rows_dropped"] == 3
+    with pytest.raises(DataError, match=r"none of 1 rows can be read; line 2: rating 'x'"):
+        log(HEADER + "1,10,x,100\n", on_bad_rows="drop")
+
+
+def test_skipped_items_need_no_rating(log):
+    tables = log("user_id,item_id,rating,timestamp,event\n1,2,,3,skip\n1,3,4,5,\n")
+    check_tables(tables)
+    assert tables.interactions["rating"].to_pylist() == [None, 4.0]
+    with pytest.raises(DataError, match="line 3: rating is empty"):
+        log("user_id,item_id,rating,timestamp,event\n1,2,,3,skip\n1,3,,5,view\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("", "log.csv", r"log\.csv is empty\. Expected a file of interactions"),
+        (HEADER.strip(), "log.csv", r"log\.csv has one line\. Expected a header and rows"),
+        ("user_id;item_id\n1;2\n", "log.csv", "has one column, 'user_id;item_id'. Expected sev"),
+        ("user_id,item_id,item_id\n1,2,3\n", "log.csv", "two columns are named 'item_id'"),
+        (
+            "uid,item_id\n1,2\n",
+            "log.csv",
+            r"'user_id' is missing; found uid, item_id\. .*user_id=uid",
+        ),
+        ("user_id,item_id\n1,2\n".encode("utf-16"), "log.csv", r"log\.csv is UTF-16"),
+        ("user_id,item_id\né,2\n".encode("latin-1"), "log.csv", "line 2: byte 0xe9 is not UTF-8"),
+        ("x", "log.txt", r"log\.txt has an unknown ending\. Expected \.csv"),
+        ("user_id", "log.csv.gz", r"not a complete gzip file \(Not a gzipped file"),
+        (gzip.compress(b"user_id,item_id\n" * 99)[:-20], "log.csv.gz", "not a complete gzip file"),
+        (b"PAR1xxxx", "log.parquet", "is not a complete Parquet file"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_sentence(log, content, name, message):
+    with pytest.raises(DataError, match=message) as error:
+        log(content, name)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files(log, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.csv does not exist\. Expected a file of inter"):
+        files(tmp_path / "nowhere.csv")
+    with pytest.raises(DataError, match=r"is a folder\. Expected a file of interactions"):
+        files(tmp_path)
+    with pytest.raises(DataError, match=r"items\.csv does not exist\. Expected a file of items"):
+        log(HEADER + "1,10,4,100\n", items="items.csv")
+
+
+def test_byte_order_mark_and_carriage_returns(log):
+    tables = log("\ufeffuser_id,item_id\r\n1,2\r\n")
+    assert tables.interactions.to_pylist() == [{"user_id": 1, "item_id": 2}]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (
+            "item_id,name\n10,Heat\n",
+            r"'title' is missing; found item_id, name\..*item_columns\.OURS",
+        ),
+        ("item_id,title\n10,Heat\n,Foo\n", r"items\.csv line 3: item_id is empty"),
+        ("item_id,title\n10,Heat\n11\n", r"items\.csv line 3: 1 values; expected 2"),
+    ],
+)
+def test_bad_item_files(log, tmp_path, items, message):
+    (tmp_path / "items.csv").write_text(items)
+    with pytest.raises(DataError, match=message):
+        log(HEADER + "1,10,4,100\n", items="items.csv")
+
+
+def test_items_that_the_item_file_lacks_are_reported(log, tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,title\n10,Heat\n")
+    tables = log(HEADER + "1,10,4,100\n1,11,4,100\n", items="items.csv")
+    with pytest.raises(DataError, match=r"1 rows name an item that the item table lacks.* 11"):
+        check_tables(tables)
+
+
+def test_an_index_without_a_name_is_left_out(log, tmp_path):
+    (tmp_path / "items.csv").write_text(",item_id,title\n0,10,Heat\n")
+    tables = log(",user_id,item_id\n0,1,10\n", items="items.csv")
+    assert tables.items.column_names == ["item_id", "title"]
+
+
+def test_parquet_items(log, tmp_path):
+    titles = pa.array(["Heat", None, "Alien"]).dictionary_encode()
+    table = pa.table({"item_id": [10, 11, 12], "title": titles, "tags": [["a"], [], None]})
+    pq.write_table(table, tmp_path / "items.parquet")
+    tables = log(HEADER + "1,10,4,100\n", items="items.parquet")
+    check_tables(tables)
+    assert tables.items["title"].to_pylist() == ["Heat", "", "Alien"]
+    assert tables.items["tags"].to_pylist() == [["a"], [], None]
+    pq.write_table(pa.table({"item_id": [10], "title": [["Heat"]]}), tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=r"items\.parquet: column 'title' is of type list"):
+        log(HEADER + "1,10,4,100\n", items="items.parquet")
+    pq.write_table(pa.table({"item_id": [None, 10], "title": ["", ""]}), tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=r"items\.parquet row 1: item_id is empty"):
+        log(HEADER + "1,10,4,100\n", items="items.parquet")
+
+
+def test_unreadable_parquet_columns(parquet):
+    with pytest.raises(DataError, match="'user_id' is of type list"):
+        parquet(user_id=[[1]], item_id=[1])
+    with pytest.raises(DataError, match="'user_id' of type binary does not read as user_id"):
+        parquet(user_id=[b"\xff"], item_id=[1])
+    with pytest.raises(DataError, match="row 2: user_id is empty"):
+        parquet(user_id=[1.0, None], item_id=[1, 2])
+
+
+def test_options_are_checked():
+    assert check_options("files", {"path": "x", "on_bad_rows": "ignore"}) == [
+        "data.options.on_bad_rows: input should be 'error' or 'drop'; found 'ignore'."
+    ]
+    with pytest.raises(ConfigError, match=r"'usr_id' is no column of .* Did you mean 'user_id'"):
+        files("log.csv", columns={"usr_id": "id"})
+
+
+def test_long_titles_are_cut_for_every_source(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id\n1,1\n1,2\n")
+    (tmp_path / "items.csv").write_text(f"item_id,title\n1,{'é' * 10_000}\n2,{'b' * MAX_TITLE}\n")
+    with pytest.warns(DataWarning, match=f"items: cut 1 of 2 titles to {MAX_TITLE} characters"):
+        tables = load("files", {"path": str(tmp_path / "log.csv"), "items": "items.csv"})
+    assert tables.items["title"].to_pylist() == ["é" * MAX_TITLE, "b" * MAX_TITLE]
+    assert tables.origin["titles_cut"] == 1
+
+
+def test_real_files():
+    tables = files(
+        shared("data/lastfm-plays/plays.tsv.gz"),
+        items="artists.tsv.gz",
+        columns={"item_id": "artist_id"},
+        item_columns={"item_id": "artist_id", "title": "name"},
+    )
+    check_tables(tables)
+    assert (tables.interactions.num_rows, tables.items.num_rows) == (92_834, 17_632)
