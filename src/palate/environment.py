@@ -36,10 +36,10 @@ def check_environment(config: RunConfig) -> torch.device:
             "policy.adapter and policy.quantize are for language models; a sequence policy is "
             "small enough to train whole. Leave them out."
         )
-    check_reference(config.align.reference, has_adapter, quantize)
     if quantize:
         check_quantizable(config.policy.base or "tiny", has_adapter)
         check_quantization(device)
+    check_reference(config.align.reference, has_adapter, quantize)
     if config.policy.kind == "language":
         _check_language(config)
     elif "generation" in config.evaluation.protocols:

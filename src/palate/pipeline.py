@@ -6,6 +6,7 @@ a run that was stopped goes on where it was.
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from palate.data.prepare import Preparation, prepare
 from palate.data.simulator import Simulation
 from palate.data.sources import load as load_source
 from palate.environment import check_data, check_environment
+from palate.errors import DataWarning
 from palate.evaluation.stages import Evaluation, write_metrics
 from palate.files import replacing, write_json
 from palate.negatives import mixture
@@ -28,7 +30,14 @@ from palate.objectives import objectives
 from palate.policies import LanguagePolicy, Policy, SequencePolicy, load_policy
 from palate.policies.language.adapters import Adapter
 from palate.policies.reference import REFERENCES
-from palate.run_folder import branch, changed_config, claimed, forget_evaluation, write_config
+from palate.run_folder import (
+    STAGES,
+    branch,
+    changed_config,
+    claimed,
+    forget_evaluation,
+    write_config,
+)
 from palate.training.align import align
 from palate.training.sft import imitate
 from palate.training.trainer import Trained, Validation
@@ -93,7 +102,8 @@ def run(
     if (folder / "metrics.json").is_file():
         say(f"{folder} is finished; its table again:")
         return json.loads((folder / "metrics.json").read_text("utf-8"))
-    return _after_preparing(config, folder, data, device, say, until)
+    stages = STAGES[1 : STAGES.index(until) + 1]
+    return _after_preparing(config, folder, data, device, say, stages)
 
 
 def go_on(
@@ -129,7 +139,7 @@ def go_on(
         forget_evaluation(folder)
     data = prepare_stage(config, folder, say)
     check_data(config, data)
-    return _after_preparing(config, folder, data, device, say, stage)
+    return _after_preparing(config, folder, data, device, say, (stage,))
 
 
 def _after_preparing(
@@ -138,10 +148,8 @@ def _after_preparing(
     data: Prepared,
     device: torch.device,
     say: Callable[[str], None],
-    until: Stage,
+    stages: Sequence[str],
 ) -> dict[str, Any]:
-    if until == "prepare":
-        return {}
     evaluation = Evaluation(config, data, folder, _world(config))
     validation_contexts = sample_contexts(
         data.contexts("validation"),
@@ -150,12 +158,12 @@ def _after_preparing(
         "validation sample",
     )
     road = Run(config, folder, device, data, evaluation, validation_contexts, say)
-    imitate_stage(road)
-    if until == "sft":
-        return {}
-    align_stage(road)
-    continue_stage(road)
-    return {} if until == "align" else evaluate_stage(road)
+    if "sft" in stages:
+        imitate_stage(road)
+    if "align" in stages:
+        align_stage(road)
+        continue_stage(road)
+    return evaluate_stage(road) if "evaluate" in stages else {}
 
 
 def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -> Prepared:
@@ -196,6 +204,8 @@ def imitate_stage(run: Run) -> None:
     if (run.folder / "sft").is_dir():
         return
     policy = new_policy(run.config, run.data.items)
+    if isinstance(policy, LanguagePolicy):
+        warn_of_short_prompts(policy, run.data)
     policy.start_stage("sft")
     policy.model.to(run.device)
     sizes = [(w.numel(), w.requires_grad) for w in policy.model.parameters()]
@@ -300,6 +310,21 @@ def new_policy(config: RunConfig, items: pa.Table) -> Policy:
         return SequencePolicy.load(Path(chosen.base))
     shape = chosen.sequence.model_dump()
     return SequencePolicy.create(items, chosen.history, **shape, seed=config.seed)
+
+
+def warn_of_short_prompts(policy: LanguagePolicy, data: Prepared) -> None:
+    """Say how many items prompts lose because the model reads no more tokens."""
+    for split in ("train", "test"):
+        contexts = data.contexts(split)
+        short, items = policy.shortened(contexts)
+        if short:
+            warnings.warn(
+                f"policy.max_history: the model reads {policy.prompter.max_tokens} tokens before a "
+                f"title, so the prompts of {short:,} of {len(contexts):,} {split} contexts leave "
+                f"out {items:,} of their oldest items. Lower max_history to say so yourself.",
+                DataWarning,
+                stacklevel=2,
+            )
 
 
 def _validation(run: Run, policy: Policy, metric: str) -> Validation:

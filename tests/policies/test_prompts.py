@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from palate.errors import ConfigError
+from palate.errors import ConfigError, DataError
+from palate.policies import LanguagePolicy
 from palate.policies.language.from_scratch import train_tokenizer
 from palate.policies.language.prompts import Prompter, parse_templates, read_templates
 
@@ -86,3 +87,34 @@ def test_a_wrong_template_is_named(text, sentence):
 def test_an_unknown_prompt_file_is_named():
     with pytest.raises(ConfigError, match=r"neither a file nor built in\. Did you mean 'history'"):
         read_templates("histroy")
+
+
+def test_a_dialogue_loses_its_oldest_utterances_whole():
+    made = prompter("Said:\n{dialogue}\nNow:\n", max_tokens=1000)
+    text = "\n".join(f"Seeker: line number {i}" for i in range(6))
+    whole = made.tokenizer.decode(made.prompt(np.empty(0, np.int64), 0, text=text))
+    assert text in whole
+    made.max_tokens = 60
+    cut = made.prompt(np.empty(0, np.int64), 0, text=text)
+    assert len(cut) <= 60
+    lines = made.tokenizer.decode(cut, skip_special_tokens=True).splitlines()
+    kept = [line for line in lines if line.startswith("Seeker")]
+    assert 0 < len(kept) < 6
+    assert kept == text.splitlines()[-len(kept) :]
+
+
+def test_candidates_that_leave_no_room_are_refused_in_a_sentence():
+    made = prompter("{history}\n{candidates}\nNext:\n", max_tokens=12)
+    with pytest.raises(DataError, match=r"context 7: the prompt's own words and its candidates"):
+        made.prompt(np.array([0]), 7, candidates=np.array([0, 1, 2, 3]))
+
+
+def test_lost_items_are_counted(small_data):
+    policy = LanguagePolicy.create("tiny", small_data.items, "history", max_history=5, seed=1)
+    contexts = small_data.contexts("test")
+    assert policy.shortened(contexts) == (0, 0)
+    policy.prompter.max_tokens = 22
+    short, items = policy.shortened(contexts)
+    shown = [policy.prompter.lost(one.history, one.context_id) for one in contexts]
+    assert short == sum(lost > 0 for lost in shown) > 0
+    assert items == sum(shown) >= short

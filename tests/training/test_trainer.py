@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from palate.config import TrainingOptions
-from palate.data.contexts import History
 from palate.errors import DataError, DataWarning
 from palate.negatives import Mixture, Observed, mixture
 from palate.objectives import OBJECTIVES, CandidateScores
@@ -17,7 +16,6 @@ from palate.policies.reference import Frozen
 from palate.training.align import align, reward_logs
 from palate.training.preference_sets import (
     BucketedBatches,
-    Histories,
     PreferenceSets,
     collate_sets,
 )
@@ -256,29 +254,6 @@ def test_batches_hold_every_example_once_in_an_order_named_by_seed_and_epoch():
     batches.set_epoch(1)
     assert [b[0] for b in batches] != [b[0] for b in first]
     assert {epoch for batch in batches for epoch, _ in batch} == {1}
-
-
-def test_windows_target_every_item_once_with_enough_before_it():
-    history = np.arange(100)
-    windows = Histories([History(history, 0), History(history[:3], 0)], longest=21, overlap=7)
-    targets = [
-        items[first:].tolist() for items, first in (windows[0, i] for i in range(len(windows)))
-    ]
-    assert sorted(target for one in targets[:-1] for target in one) == list(range(100))
-    assert targets[-1] == [0, 1, 2]
-    for i in range(len(windows) - 1):
-        items, first = windows[0, i]
-        assert first in (0, 7)
-        assert len(items) <= 21
-
-
-def test_windows_leave_out_what_is_only_looked_back_on():
-    items = np.arange(9)
-    windows = Histories([History(items, 6), History(items[:1], 0)], longest=5, overlap=3, least=1)
-    found = [windows[0, i] for i in range(len(windows))]
-    targets = [window[first:].tolist() for window, first in found]
-    assert sorted(target for one in targets for target in one) == [6, 7, 8]
-    assert all(first >= 1 for _, first in found)
 
 
 def test_reward_logs_by_hand():

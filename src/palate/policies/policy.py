@@ -1,6 +1,6 @@
 """What every policy must do: given contexts and candidates, return log-probabilities (B, K)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -82,14 +82,8 @@ class Policy(Protocol):
         """Whether one pass over a history can learn all its items."""
         ...
 
-    @property
-    def history_window(self) -> tuple[int, int]:
-        """Items in such a pass at most, and how many of them the next pass repeats."""
-        ...
-
-    @property
-    def least_history(self) -> int:
-        """Items that must be known before anything can be predicted."""
+    def history_windows(self, history: History) -> list[History]:
+        """A history cut into what one such pass can learn, each target once; see `windows`."""
         ...
 
     @property
@@ -117,6 +111,29 @@ class Policy(Protocol):
     def save(self, folder: Path) -> None:
         """Write everything that ranking needs."""
         ...
+
+
+def windows(
+    history: History, longest: int, overlap: int, fits: Callable[[Ids], int] = len
+) -> list[History]:
+    """A history cut into windows in which each of its targets is one exactly once.
+
+    Args:
+        history: items, and the first one to learn.
+        longest: items in a window, at most.
+        overlap: items that a later window repeats before its targets, where there is room.
+        fits: how many of some items, from the first one on, a window has room for; at least one.
+    """
+    items, learnt = history
+    begin, found = max(0, learnt - overlap), []
+    while learnt < len(items):
+        end = begin + fits(items[begin : begin + longest])
+        if end <= learnt:
+            begin += 1
+            continue
+        found.append(History(items[begin:end], learnt - begin))
+        learnt, begin = end, max(begin + 1, end - overlap)
+    return found
 
 
 @contextmanager

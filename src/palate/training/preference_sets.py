@@ -107,29 +107,15 @@ class PreferenceSets(Dataset[list[PreferenceSet]]):
 
 
 class Histories(Dataset[History]):
-    """Windows over training histories; each item is a target once, after its predecessors.
-
-    A history longer than a window is cut into several that overlap, so that later targets have
-    predecessors too.
+    """Training histories, cut into windows that a policy learns in one pass each.
 
     Args:
+        policy: says how to cut.
         histories: items of each user, oldest first, and the first one to learn.
-        longest: items in a window.
-        overlap: items that a later window repeats from the one before.
-        least: items that must come before a target.
     """
 
-    def __init__(
-        self, histories: Sequence[History], longest: int, overlap: int, least: int = 0
-    ) -> None:
-        self._windows: list[History] = []
-        for items, first in histories:
-            first = max(first, least)
-            for begin in range(0, max(1, len(items) - overlap), longest - overlap):
-                window = items[begin : begin + longest]
-                target = max(first - begin, overlap if begin else 0)
-                if target < len(window):
-                    self._windows.append(History(window, target))
+    def __init__(self, policy: Policy, histories: Sequence[History]) -> None:
+        self._windows = [one for history in histories for one in policy.history_windows(history)]
         self.sizes = np.array([len(items) for items, _ in self._windows])
 
     def __len__(self) -> int:

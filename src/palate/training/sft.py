@@ -55,8 +55,7 @@ def imitate(
         Optimiser steps made and steps between validations.
     """
     if policy.learns_whole_histories:
-        longest, overlap = policy.history_window
-        dataset: Any = Histories(data.training_histories, longest, overlap, policy.least_history)
+        dataset: Any = Histories(policy, data.training_histories)
         collate: Any = partial(collate_windows, policy)
 
         def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

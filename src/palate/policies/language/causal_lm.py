@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from palate.data.contexts import Context, History, Ids
+from palate.data.contexts import Context, ContextSet, History, Ids
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.files import write_json, write_text
 from palate.policies.language import packing
@@ -29,7 +29,13 @@ from palate.policies.language.adapters import (
 )
 from palate.policies.language.catalogue import catalogue_log_probs
 from palate.policies.language.from_scratch import SIZES, new_model, train_tokenizer
-from palate.policies.language.prompts import Prompter, Tokens, parse_templates, read_templates
+from palate.policies.language.prompts import (
+    Prompter,
+    Tokens,
+    parse_templates,
+    read_templates,
+    shortened,
+)
 from palate.policies.language.weights import (
     check_quantizable,
     check_quantization,
@@ -44,6 +50,7 @@ from palate.policies.policy import (
     inference,
     on_device,
     top_items,
+    windows,
 )
 from palate.randomness import permutation, random_bits
 
@@ -222,15 +229,12 @@ class LanguagePolicy:
         """Whether every template only grows at its end as the history does."""
         return all(template.grows_at_the_end for template in self.prompter.templates)
 
-    @property
-    def history_window(self) -> tuple[int, int]:
-        """Three times what a prompt holds: every later target sees at least a prompt's worth."""
-        return 3 * self.max_history, self.max_history
-
-    @property
-    def least_history(self) -> int:
-        """None: a prompt without items is a prompt too."""
-        return 0
+    def history_windows(self, history: History) -> list[History]:
+        """See `Policy.history_windows`; a window holds three times what a prompt does, so that
+        later targets see at least a prompt's worth, and no more than the model can read."""
+        return windows(
+            history, 3 * self.max_history, self.max_history, self.prompter.fitting_after_opening
+        )
 
     @property
     def shares_histories(self) -> bool:
@@ -252,6 +256,11 @@ class LanguagePolicy:
             shown = present[order]
         return self.prompter.prompt(context.history, context.context_id, shown, context.text)
 
+    def shortened(self, contexts: ContextSet) -> tuple[int, int]:
+        """How many contexts' prompts lose items because the model reads no more, and how many
+        items; what `max_history` leaves out is not counted."""
+        return shortened(self.prompter, contexts)
+
     def collate(self, contexts: Sequence[Context], item_ids: Ids) -> Batch:
         """See `Policy.collate`."""
         titles = self.prompter.title_tokens
@@ -267,13 +276,10 @@ class LanguagePolicy:
         """See `Policy.collate_histories`; for prompts that only grow at their end."""
         prompter = self.prompter
         openings = [prompter.opening(items) for items, _ in histories]
-        kept, firsts = [], []
-        for opening, (items, first) in zip(openings, histories, strict=True):
-            fitting = prompter.fitting(items, prompter.max_tokens - len(opening))
-            kept.append([prompter.title_tokens[item] for item in fitting])
-            firsts.append(max(0, first - (len(items) - len(fitting))))
+        titles = [[prompter.title_tokens[item] for item in items] for items, _ in histories]
+        firsts = [first for _, first in histories]
         batch = packing.lay_histories(
-            openings, kept, firsts, prompter.break_tokens, prompter.end, self.pad
+            openings, titles, firsts, prompter.break_tokens, prompter.end, self.pad
         )
         return {**batch, "targets": batch["shape"][0]}
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.data.contexts import ContextSet
 from palate.errors import ConfigError, DataError, did_you_mean
 from palate.randomness import integers, random_bits
 
@@ -154,6 +155,10 @@ class Prompter:
             for tokens, alone in zip(after_break, plain, strict=True)
         ]
 
+    def literal(self, piece: str) -> Tokens:
+        """Tokens of a template's own words; none for a slot."""
+        return self._literals.get(piece, self.begin[:0])
+
     def template_of(self, name: int) -> Template:
         """The template for a context id."""
         return self.templates[int(integers(len(self.templates), self.seed, "template", name))]
@@ -183,10 +188,50 @@ class Prompter:
         Raises:
             DataError: what must stay is longer than the model reads.
         """
+        template, slots, _ = self._filled(history, name, candidates, text)
+        parts = [self.begin]
+        for piece in template.pieces:
+            parts.extend(slots[piece] if piece in slots else [self._literals[piece]])
+        return np.concatenate(parts)
+
+    def fitting(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+        """The most recent items, whole, whose titles and line breaks fit a budget of tokens."""
+        count = self._fitting([self.title_tokens[item] for item in history], budget)
+        return history[len(history) - count :]
+
+    def lost(
+        self,
+        history: NDArray[np.int64],
+        name: int,
+        candidates: NDArray[np.int64] | None = None,
+        text: str | None = None,
+    ) -> int:
+        """Items of the last `max_history` that a prompt leaves out because it has no room."""
+        return self._filled(history, name, candidates, text)[2]
+
+    def fitting_after_opening(self, items: NDArray[np.int64]) -> int:
+        """How many items, from the first one on, fit a history that is learnt whole."""
+        openings = (
+            sum(len(self._literals[piece]) for piece in template.pieces[:-2])
+            for template in self.templates
+        )
+        budget = self.max_tokens - len(self.begin) - max(openings)
+        costs = [len(self.title_tokens[item]) + len(self.break_tokens) for item in items]
+        return max(1, int(np.searchsorted(np.cumsum(costs), budget, side="right")))
+
+    def _filled(
+        self,
+        history: NDArray[np.int64],
+        name: int,
+        candidates: NDArray[np.int64] | None,
+        text: str | None,
+    ) -> tuple[Template, dict[str, list[Tokens]], int]:
+        """The template, the tokens of its slots, and how many recent items found no room."""
         template = self.template_of(name)
         budget = self.max_tokens - len(self.begin)
-        budget -= sum(len(self._literals.get(p, ())) for p in template.pieces)
+        budget -= sum(len(self.literal(piece)) for piece in template.pieces)
         slots: dict[str, list[Tokens]] = {CANDIDATES: [], DIALOGUE: [], HISTORY: []}
+        lost = 0
         if candidates is not None and CANDIDATES in template.pieces:
             slots[CANDIDATES] = self._lines([self.title_tokens[item] for item in candidates])
             budget -= sum(map(len, slots[CANDIDATES]))
@@ -201,21 +246,11 @@ class Prompter:
             slots[DIALOGUE] = self._lines(said[len(said) - self._fitting(said, budget) :])
             budget -= sum(map(len, slots[DIALOGUE]))
         if HISTORY in template.pieces:
-            kept = self.recent(history, budget)
+            recent = history[max(0, len(history) - self.max_history) :]
+            kept = self.fitting(recent, budget)
             slots[HISTORY] = self._lines([self.title_tokens[item] for item in kept])
-        parts = [self.begin]
-        for piece in template.pieces:
-            parts.extend(slots[piece] if piece in slots else [self._literals[piece]])
-        return np.concatenate(parts)
-
-    def recent(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
-        """The most recent items, whole, that fit both `max_history` and a budget of tokens."""
-        return self.fitting(history[max(0, len(history) - self.max_history) :], budget)
-
-    def fitting(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
-        """The most recent items, whole, whose titles and line breaks fit a budget of tokens."""
-        count = self._fitting([self.title_tokens[item] for item in history], budget)
-        return history[len(history) - count :]
+            lost = len(recent) - len(kept)
+        return template, slots, lost
 
     def _fitting(self, lines: Sequence[Tokens], budget: int) -> int:
         costs = [len(line) + len(self.break_tokens) for line in reversed(lines)]
@@ -238,3 +273,24 @@ class Prompter:
             return []
         encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [np.asarray(tokens, np.int64) for tokens in encoded]
+
+
+def shortened(prompter: Prompter, contexts: ContextSet) -> tuple[int, int]:
+    """Contexts whose prompts lose recent items for want of room, and how many items they lose."""
+    log = contexts.interactions
+    lengths = np.array([len(tokens) for tokens in prompter.title_tokens])
+    ends = np.concatenate([[0], np.cumsum(lengths[log.items] + len(prompter.break_tokens))])
+    first = np.maximum(log.first_row[contexts.users], contexts.begins - prompter.max_history)
+    suspects = np.arange(len(contexts))
+    if log.lists is None and not log.texts:
+        longest = max(
+            sum(len(prompter.literal(piece)) for piece in template.pieces)
+            for template in prompter.templates
+        )
+        room = prompter.max_tokens - len(prompter.begin) - longest
+        suspects = np.flatnonzero(ends[contexts.begins] - ends[first] > room)
+    lost = [
+        prompter.lost(one.history, one.context_id, one.candidates, one.text)
+        for one in (contexts[int(index)] for index in suspects)
+    ]
+    return int(np.count_nonzero(lost)), sum(lost)

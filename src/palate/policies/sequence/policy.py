@@ -24,6 +24,7 @@ from palate.policies.policy import (
     inference,
     on_device,
     top_items,
+    windows,
 )
 from palate.policies.sequence.model import SequenceConfig, SequenceModel
 
@@ -43,7 +44,6 @@ class SequencePolicy:
     learns_whole_histories = True
     shares_histories = True
     lists_candidates = False
-    least_history = 1
 
     def __init__(self, model: SequenceModel, items: pa.Table) -> None:
         self.model: nn.Module = model
@@ -131,10 +131,11 @@ class SequencePolicy:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    @property
-    def history_window(self) -> tuple[int, int]:
-        """One item more than the model reads, the last target; half of it overlaps."""
-        return self.max_history + 1, self.max_history // 2 + 1
+    def history_windows(self, history: History) -> list[History]:
+        """See `Policy.history_windows`; a window has one item more than is read, the last target,
+        and the first item of all is never one."""
+        learnt = History(history.items, max(history.first_target, 1))
+        return windows(learnt, self.max_history + 1, self.max_history // 2 + 1)
 
     def collate(self, contexts: Sequence[Context], item_ids: Ids) -> Batch:
         """See `Policy.collate`; moments of one history become places in one row."""
@@ -149,7 +150,7 @@ class SequencePolicy:
 
     def collate_histories(self, histories: Sequence[History]) -> Batch:
         """See `Policy.collate_histories`."""
-        firsts = [max(first, 1) for _, first in histories]
+        firsts = [first for _, first in histories]
         columns = [
             np.arange(f - 1, len(h.items) - 1) for f, h in zip(firsts, histories, strict=True)
         ]

@@ -1,0 +1,254 @@
+"""Stages one by one, their changes, and what is refused before anything is written."""
+
+import json
+from hashlib import sha512
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from palate.config import parse_config
+from palate.errors import CheckpointError, ConfigError, DataError, DataWarning, PalateError
+from palate.pipeline import go_on, run
+
+SMALL = {
+    "trackers": [],
+    "data": {"options": {"n_users": 60, "n_items": 40, "visits": 16}, "k_core": 2},
+    "policy": {"kind": "sequence", "sequence": {"hidden": 16, "inner": 16, "dropout": 0.1}},
+    "sft": {"max_steps": 10, "batch_size": 8, "evaluations": 2, "learning_rate": 3e-3},
+    "align": {"max_steps": 4, "batch_size": 8, "negatives": {"uniform": 3}},
+    "evaluation": {"validation_contexts": 20, "bootstrap": 100},
+}
+
+
+def config(**changes):
+    sections = {
+        name: dict(section) if isinstance(section, dict) else section
+        for name, section in SMALL.items()
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        sections[section][name] = value
+    return parse_config(sections)
+
+
+def quiet(_line):
+    pass
+
+
+def numbers(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages") / "whole"
+    run(config(), folder, say=quiet)
+    return folder
+
+
+def test_stage_by_stage_ends_with_the_numbers_of_one_run(whole, tmp_path):
+    folder = tmp_path / "steps"
+    assert run(config(), folder, say=quiet, until="prepare") == {}
+    assert not (folder / "sft").exists()
+    assert go_on(folder, "sft", say=quiet) == {}
+    assert not (folder / "aligned").exists()
+    first = go_on(folder, "evaluate", say=quiet)
+    assert "aligned" not in first
+    assert "sft" in first
+    go_on(folder, "align", say=quiet)
+    assert go_on(folder, "evaluate", say=quiet) == numbers(whole)
+
+
+def test_a_later_stage_may_be_changed_in_a_new_folder(whole, tmp_path):
+    before = (whole / "metrics.json").read_text()
+    out = tmp_path / "branch"
+    go_on(whole, "align", ["align.objective=lipo", "align.beta=0.5"], out, quiet)
+    metrics = go_on(out, "evaluate", say=quiet)
+    assert metrics["sft"] == numbers(whole)["sft"]
+    weights = [folder / "aligned" / "model.safetensors" for folder in (whole, out)]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+    assert "objective: lipo" in (out / "config.yaml").read_text()
+    assert (whole / "metrics.json").read_text() == before
+
+
+def test_an_evaluation_may_be_changed_in_place_and_is_made_anew(whole, tmp_path):
+    out = tmp_path / "allowed"
+    seen = go_on(whole, "evaluate", ["evaluation.exclude_history=false"], out, quiet)
+    assert seen["sft"]["catalogue"]["ndcg@10"] != numbers(whole)["sft"]["catalogue"]["ndcg@10"]
+    again = go_on(out, "evaluate", ["evaluation.exclude_history=true"], say=quiet)
+    assert again["sft"] == numbers(whole)["sft"]
+
+
+def test_changes_that_come_too_late_are_refused(whole, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    for stage, change, sentence in [
+        ("align", "align.beta=3", "aligned was made with another value. Go on in a new folder"),
+        ("align", "sft.max_steps=3", "sft was made with another value"),
+        ("evaluate", "data.k_core=3", "Prepare anew: palate prepare"),
+        ("align", "seed=3", "Prepare anew: palate prepare"),
+    ]:
+        with pytest.raises(ConfigError, match=sentence):
+            go_on(whole, stage, [change], say=quiet)
+    with pytest.raises(ConfigError, match=r"sft was made with another value"):
+        go_on(whole, "align", ["sft.max_steps=3"], tmp_path / "new", quiet)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stage_needs_the_one_before(tmp_path):
+    with pytest.raises(ConfigError, match=r"is not a run folder. Make one with: palate prepare"):
+        go_on(tmp_path, "sft", say=quiet)
+    run(config(), tmp_path / "one", say=quiet, until="prepare")
+    with pytest.raises(ConfigError, match=r"has no sft. First: palate sft"):
+        go_on(tmp_path / "one", "align", say=quiet)
+    with pytest.raises(ConfigError, match=r"has no sft. First: palate sft"):
+        go_on(tmp_path / "one", "evaluate", say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"policy__prompts": "x", "policy__kind": "language"}, "neither a file nor built in"),
+        ({"policy__prompts": "dialogue", "policy__kind": "language"}, "gives no dialogues"),
+        ({"policy__base": "/nowhere"}, "is no folder of a saved policy"),
+        ({"policy__adapter": {}}, "are for language models"),
+        ({"align__reference": "adapter_off"}, "adapter_off needs a policy with an adapter"),
+        ({"policy__quantize": True, "policy__kind": "language"}, "4-bit weights cannot train"),
+        (
+            {"policy__quantize": True, "policy__kind": "language", "policy__adapter": {},
+             "policy__base": "EleutherAI/pythia-70m"},
+            "policy.quantize needs a CUDA device",
+        ),
+        ({"evaluation__protocols": ["catalogue", "generation"]}, "only a language policy can"),
+        ({"data__levels": [9.0]}, "no rating reaches 9.0, so nothing counts as liked"),
+        ({"data__split": "given"}, "this source has no split of its own"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_anything_is_written(changes, sentence, tmp_path):
+    with pytest.raises(PalateError, match=sentence):
+        run(config(**changes), tmp_path / "out", say=quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_another_catalogue_is_refused(whole, tmp_path):
+    other = config(policy__base=str(whole / "sft"), data__options={"n_users": 60, "n_items": 30})
+    with pytest.raises(CheckpointError, match="the saved sequence policy knows a catalogue of"):
+        run(other, tmp_path / "out", say=quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_saved_sequence_policy_is_where_another_run_starts(whole, tmp_path):
+    more = config(policy__base=str(whole / "sft"))
+    metrics = run(more, tmp_path / "out", say=quiet)
+    assert metrics["sft"] != numbers(whole)["sft"]
+
+
+def files(folder, log, **options):
+    path = folder / "log.csv"
+    path.write_text(log)
+    return {
+        "data__source": "files",
+        "data__path": str(path),
+        "data__options": options,
+        "data__k_core": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("log", "changes", "sentence"),
+    [
+        ("user_id,item_id,rating\n1,2,nan\n1,3,5\n", {}, r"log.csv line 2: rating 'nan'"),
+        (
+            "user_id,item_id\n1,2\n1,3\n",
+            {"data__split": "global_time"},
+            "needs a timestamp column, which this source does not give",
+        ),
+        ("user_id,item_id\n1,2\n2,3\n", {}, "no context with a history and a liked item"),
+    ],
+)
+def test_bad_logs_are_one_sentence_and_leave_nothing(log, changes, sentence, tmp_path):
+    given = config(**{**files(tmp_path, log), **changes})
+    with pytest.raises(DataError, match=sentence):
+        run(given, tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def candidates(folder, **changes):
+    titles = [f"Song {number}" for number in range(12)]
+    for split, rows in (("train", 16), ("val", 6), ("test", 6)):
+        made = []
+        for row in range(rows):
+            shown = [titles[(row * 5 + k * k + 3) % 12] for k in range(4)]
+            history = [title for title in titles if title not in shown][: 3 + row % 3]
+            made.append(
+                {
+                    "historyList": history,
+                    "itemList": list(dict.fromkeys(shown)),
+                    "trueSelection": shown[1],
+                }
+            )
+        if split == "train":
+            made[0] |= changes
+        (folder / f"{split}.json").write_text(json.dumps(made))
+    return {"data__source": "candidate_file", "data__path": str(folder), "data__k_core": None,
+            "data__options": {}, "policy__kind": "language", "policy__sequence": {},
+            "policy__prompts": "history_and_candidates", "policy__max_history": 4,
+            "align__negatives": {"fixed": 3},
+            "evaluation__protocols": ["candidates", "generation"]}  # fmt: skip
+
+
+def test_candidate_files_are_ranked_as_they_are_and_written_freely(tmp_path):
+    metrics = run(config(**candidates(tmp_path)), tmp_path / "out", say=quiet)
+    written = pq.read_table(tmp_path / "out" / "generations.parquet").to_pylist()
+    mine = [row for row in written if row["stage"] == "aligned"]
+    assert len(mine) == 6
+    found = metrics["aligned"]["generation"]
+    assert found["valid_ratio"]["value"] == pytest.approx(np.mean([row["valid"] for row in mine]))
+    assert found["hit_ratio@1"]["value"] == pytest.approx(np.mean([row["hit"] for row in mine]))
+    assert set(metrics["difference"]["generation"]) == {"valid_ratio", "hit_ratio@1"}
+    kept = pq.read_table(tmp_path / "out" / "candidates.parquet").to_pylist()
+    titles = pq.read_table(tmp_path / "out" / "data" / "items.parquet")["title"].to_pylist()
+    given = json.loads((tmp_path / "test.json").read_text())
+    assert [[titles[i] for i in row["item_ids"] if i >= 0] for row in kept] == [
+        row["itemList"] for row in given
+    ]
+    assert (
+        "candidates.parquet" in json.loads((tmp_path / "out" / "data.json").read_text())["sha256"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"historyList": []}, r"train.json row 1.*historyList"),
+        ({"trueSelection": "Sonk 3"}, "trueSelection"),
+    ],
+)
+def test_bad_candidate_rows_are_one_sentence_and_leave_nothing(changes, sentence, tmp_path):
+    with pytest.raises(DataError, match=sentence):
+        run(config(**candidates(tmp_path, **changes)), tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_very_long_title_is_cut_and_said(tmp_path):
+    log = "".join(f"{u},{(u * 3 + i) % 9},{i}\n" for u in range(12) for i in range(6))
+    items = "item_id,title\n" + "".join(f"{i},{'x' * 10_000 if i == 4 else i}\n" for i in range(9))
+    (tmp_path / "items.csv").write_text(items)
+    given = config(**files(tmp_path, "user_id,item_id,timestamp\n" + log, items="items.csv"))
+    with pytest.warns(DataWarning, match="cut 1 of 9 titles to 300 characters"):
+        run(given, tmp_path / "out", say=quiet, until="prepare")
+    titles = pq.read_table(tmp_path / "out" / "data" / "items.parquet")["title"].to_pylist()
+    assert max(map(len, titles)) == 300
+
+
+def test_prompts_that_lose_items_for_want_of_room_are_counted(tmp_path):
+    """25 titles of 64 tokens are more than the 1,024 tokens that the model reads."""
+    log = "".join(f"{u},{(u + i) % 30},{i}\n" for u in range(6) for i in range(27))
+    titles = [sha512(str(item).encode()).hexdigest() * 2 for item in range(30)]
+    items = "".join(f"{item},{title}\n" for item, title in enumerate(titles))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + items)
+    given = files(tmp_path, "user_id,item_id,timestamp\n" + log, items="items.csv")
+    given |= {"policy__kind": "language", "policy__max_history": 25, "sft__max_steps": 1}
+    with pytest.warns(DataWarning, match=r"the prompts of 6 of 6 test contexts leave out \d+ of"):
+        run(config(**given), tmp_path / "out", say=quiet, until="sft")
