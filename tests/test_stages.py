@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from palate.config import parse_config
+from palate.data.contexts import Context
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning, PalateError
 from palate.pipeline import go_on, run
+from palate.recommend import policy_of, recommend, write_lists
 
 SMALL = {
     "trackers": [],
@@ -250,5 +252,46 @@ def test_prompts_that_lose_items_for_want_of_room_are_counted(tmp_path):
     (tmp_path / "items.csv").write_text("item_id,title\n" + items)
     given = files(tmp_path, "user_id,item_id,timestamp\n" + log, items="items.csv")
     given |= {"policy__kind": "language", "policy__max_history": 25, "sft__max_steps": 1}
-    with pytest.warns(DataWarning, match=r"the prompts of 6 of 6 test contexts leave out \d+ of"):
+    with pytest.warns(DataWarning, match=r"the prompts of 72 of 156 contexts leave out \d+ of"):
         run(config(**given), tmp_path / "out", say=quiet, until="sft")
+
+
+def test_lists_for_people_without_an_answer(whole, tmp_path):
+    policy = policy_of(whole)
+    known = policy.items["source_id"].to_pylist()
+    log = tmp_path / "visits.csv"
+    log.write_text(f"who,what\nann,{known[0]}\nbob,{known[3]}\nann,{known[5]}\n")
+    lists = recommend(policy, log, {"user_id": "who", "item_id": "what"}, top=4)
+    assert lists["user_id"].to_pylist() == ["ann"] * 4 + ["bob"] * 4
+    assert lists["rank"].to_pylist() == [1, 2, 3, 4] * 2
+    none = np.empty(0, np.int64)
+    ranking = policy.rank([Context(np.array([0, 5]), none, none)], top=4)
+    assert lists["item_id"].to_pylist()[:4] == [known[item] for item in ranking.item_ids[0]]
+    assert known[0] not in lists["item_id"].to_pylist()[:4]
+    write_lists(lists, tmp_path / "lists.csv")
+    assert (tmp_path / "lists.csv").read_text().splitlines()[0].count(",") == 4
+
+
+def test_lists_for_a_log_with_unknown_items(whole, tmp_path):
+    policy = policy_of(whole)
+    known = policy.items["source_id"].to_pylist()
+    log = tmp_path / "visits.csv"
+    log.write_text(f"user_id,item_id\n1,99999\n1,{known[0]}\n")
+    with pytest.warns(DataWarning, match="1 of 2 rows name an item that the policy does not know"):
+        assert len(recommend(policy, log, {}, top=3)) == 3
+    log.write_text("user_id,item_id\n1,99999\n")
+    with pytest.raises(DataError, match="none of its 1 rows names an item that the policy knows"):
+        recommend(policy, log, {}, top=3)
+
+
+def test_a_change_that_does_not_fit_the_data_leaves_the_folder_as_it_was(whole, tmp_path):
+    folder = tmp_path / "one"
+    run(config(), folder, say=quiet, until="prepare")
+    before = (folder / "config.yaml").read_text()
+    changes = ["policy.kind=language", "policy.prompts=dialogue"]
+    with pytest.raises(ConfigError, match="gives no dialogues"):
+        go_on(folder, "sft", changes, say=quiet)
+    with pytest.raises(ConfigError, match="gives no dialogues"):
+        go_on(folder, "sft", changes, tmp_path / "new", quiet)
+    assert (folder / "config.yaml").read_text() == before
+    assert not (tmp_path / "new").exists()

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 import palate
-from palate.errors import DataWarning, PalateError
+from palate.errors import ConfigError, DataWarning, PalateError
 
 Changes = Annotated[list[str] | None, Parameter(name="--set", negative="")]
 console = Console()
@@ -187,6 +187,50 @@ def evaluate(folder: Path, /, *, out: Path | None = None, changes: Changes = Non
         Change one key on which no finished stage depends. May be given several times.
     """
     _stage("evaluate", folder, out, changes, "")
+
+
+@app.command
+def recommend(
+    folder: Path,
+    /,
+    *,
+    log: Path,
+    out: Path,
+    top: int = 10,
+    columns: Annotated[list[str] | None, Parameter(negative="")] = None,
+) -> None:
+    """Rank the catalogue for everyone in a log, with a saved policy and no held-out answers.
+
+    Example:
+
+      palate recommend runs/own-files --log examples/own-files/log.csv --out lists.csv
+      --columns user_id=customer --columns item_id=sku --columns timestamp=when
+
+    Parameters
+    ----------
+    folder
+        Run folder (its aligned policy, or sft where that is all), or a policy's own folder.
+    log
+        Interactions: .csv, .tsv or .parquet with user_id and item_id, in the ids of the data the
+        policy was trained on; in order, or with a timestamp.
+    out
+        File for the lists, .csv or .parquet: user_id, rank, item_id, title, score.
+    top
+        Items in a list.
+    columns
+        Our name of a column and yours: --columns user_id=customer. May be given several times.
+    """
+    _quiet()
+    from palate.recommend import check_out, policy_of, write_lists
+    from palate.recommend import recommend as lists_for
+
+    check_out(out)
+    if top < 1:
+        raise ConfigError(f"--top {top}: expected at least 1.")
+    named = dict(pair.partition("=")[::2] for pair in columns or [])
+    lists = lists_for(policy_of(folder), log, named, top)
+    write_lists(lists, out)
+    _say(f"{len(set(lists['user_id'].to_pylist())):,} lists in {out}")
 
 
 @app.command

@@ -6,14 +6,12 @@ a run that was stopped goes on where it was.
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 import torch
 
 from palate.config import RunConfig, source_arguments
@@ -22,13 +20,11 @@ from palate.data.prepare import Preparation, prepare
 from palate.data.simulator import Simulation
 from palate.data.sources import load as load_source
 from palate.environment import check_data, check_environment
-from palate.errors import DataWarning
 from palate.evaluation.stages import Evaluation, write_metrics
 from palate.files import replacing, write_json
 from palate.negatives import mixture
 from palate.objectives import objectives
-from palate.policies import LanguagePolicy, Policy, SequencePolicy, load_policy
-from palate.policies.language.adapters import Adapter
+from palate.policies import LanguagePolicy, Policy, load_policy
 from palate.policies.reference import REFERENCES
 from palate.run_folder import (
     STAGES,
@@ -38,6 +34,7 @@ from palate.run_folder import (
     forget_evaluation,
     write_config,
 )
+from palate.starting_policy import new_policy, warn_of_short_prompts
 from palate.training.align import align
 from palate.training.sft import imitate
 from palate.training.trainer import Trained, Validation
@@ -129,16 +126,18 @@ def go_on(
     Raises:
         PalateError: the stage before is missing, a change comes too late, or `out` exists.
     """
-    config = changed_config(folder, stage, changes, out is not None)
+    config, other_options = changed_config(folder, stage, changes, out is not None)
     device = check_environment(config)
+    check_data(config, prepared(config, folder))
     if out is not None:
         branch(folder, out, stage)
         folder = out
     write_config(config, folder)
+    if other_options:  # what was half trained with the former ones is of no use
+        shutil.rmtree(folder / "checkpoints" / stage, ignore_errors=True)
     if stage == "evaluate":
         forget_evaluation(folder)
     data = prepare_stage(config, folder, say)
-    check_data(config, data)
     return _after_preparing(config, folder, data, device, say, (stage,))
 
 
@@ -168,7 +167,6 @@ def _after_preparing(
 
 def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -> Prepared:
     """Load the source and prepare it, unless the folder holds the result."""
-    window = 1 if config.data.positives == "next" else config.data.window
     manifest = folder / "data.json"
     if not manifest.is_file():
         say(f"prepare: {config.data.source}")
@@ -176,15 +174,16 @@ def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -
             k_core=config.data.k_core,
             split=config.data.split,
             fractions=config.data.fractions,
+            validation_share=config.data.validation_share,
             levels=tuple(config.data.levels),
             disliked=config.data.disliked,
-            window=window,
+            window=window_of(config),
             duplicates=config.data.duplicates,
             min_history=config.data.min_history,
         )
         tables = load_source(config.data.source, source_arguments(config))
         content = prepare(tables, folder / "data", how, config.seed)
-        data = Prepared(folder / "data", window, config.data.min_history)
+        data = prepared(config, folder)
         splits = ("train", "validation", "test")
         content["contexts"] = {split: len(data.contexts(split)) for split in splits}
         write_json(content, manifest)
@@ -196,7 +195,17 @@ def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -
         f"{contexts['validation']:,} validation, {contexts['test']:,} test; "
         f"ties: {content['ties']['rule']}"
     )
-    return Prepared(folder / "data", window, config.data.min_history)
+    return prepared(config, folder)
+
+
+def prepared(config: RunConfig, folder: Path) -> Prepared:
+    """The prepared data of a run folder."""
+    return Prepared(folder / "data", window_of(config), config.data.min_history)
+
+
+def window_of(config: RunConfig) -> int:
+    """Interactions among which a context's positives lie; 1 for the next item."""
+    return 1 if config.data.positives == "next" else config.data.window
 
 
 def imitate_stage(run: Run) -> None:
@@ -290,41 +299,6 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
     metrics = write_metrics(run.evaluation, run.folder)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     return metrics
-
-
-def new_policy(config: RunConfig, items: pa.Table) -> Policy:
-    """The policy that a configuration describes, before any training."""
-    chosen = config.policy
-    if chosen.kind == "language":
-        adapter = chosen.adapter and Adapter(**chosen.adapter.model_dump())
-        return LanguagePolicy.create(
-            chosen.base or "tiny",
-            items,
-            chosen.prompts,
-            chosen.history,
-            config.seed,
-            adapter,
-            chosen.quantize,
-        )
-    if chosen.base is not None:
-        return SequencePolicy.load(Path(chosen.base))
-    shape = chosen.sequence.model_dump()
-    return SequencePolicy.create(items, chosen.history, **shape, seed=config.seed)
-
-
-def warn_of_short_prompts(policy: LanguagePolicy, data: Prepared) -> None:
-    """Say how many items prompts lose because the model reads no more tokens."""
-    for split in ("train", "test"):
-        contexts = data.contexts(split)
-        short, items = policy.shortened(contexts)
-        if short:
-            warnings.warn(
-                f"policy.max_history: the model reads {policy.prompter.max_tokens} tokens before a "
-                f"title, so the prompts of {short:,} of {len(contexts):,} {split} contexts leave "
-                f"out {items:,} of their oldest items. Lower max_history to say so yourself.",
-                DataWarning,
-                stacklevel=2,
-            )
 
 
 def _validation(run: Run, policy: Policy, metric: str) -> Validation:

@@ -96,7 +96,7 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 def changed_config(
     folder: Path, stage: str, changes: Sequence[str] = (), anew: bool = False
-) -> RunConfig:
+) -> tuple[RunConfig, bool]:
     """The configuration of a run folder, with changes that its finished stages allow.
 
     Args:
@@ -104,6 +104,9 @@ def changed_config(
         stage: "sft", "align" or "evaluate".
         changes: such as "align.beta=0.5".
         anew: whether the stage will run in another folder, and may so be changed though done.
+
+    Returns:
+        The configuration, and whether what the stage itself depends on has changed.
 
     Raises:
         ConfigError: no run, the stage before is missing, or a change comes too late.
@@ -132,9 +135,7 @@ def changed_config(
                     else f"{key}: {folder}/data was made with another value. Prepare anew: palate "
                     "prepare CONFIG --out NEW."
                 )
-    if not anew and any(key.split(".")[0] in SECTIONS.get(stage, ()) for key in changed):
-        shutil.rmtree(folder / "checkpoints" / stage, ignore_errors=True)
-    return config
+    return config, any(key.split(".")[0] in SECTIONS.get(stage, ()) for key in changed)
 
 
 def branch(folder: Path, out: Path, stage: str) -> None:

@@ -45,6 +45,18 @@ def test_window_contexts_hold_all_liked_and_their_levels(tmp_path):
     assert [c.positives.tolist() for c in data.contexts("validation")] == [[6]]
 
 
+def test_validation_may_be_held_out_of_some_users_only(tmp_path):
+    rows = [(u, (u + i) % 9, i, 5.0) for u in range(80) for i in range(5)]
+    tables = log(rows)
+    prepare(tables, tmp_path, Preparation(k_core=1, validation_share=0.25), 0)
+    data = Prepared(tmp_path, 1)
+    held = {c.user_id for c in data.contexts("validation")}
+    assert 8 < len(held) < 36
+    assert len(data.contexts("test")) == 80
+    for user, (items, _) in enumerate(data.training_histories):
+        assert len(items) == (3 if user in held else 4)
+
+
 def test_no_item_of_the_future_in_any_history(small_data):
     for split in ("train", "validation", "test"):
         for one in small_data.contexts(split):

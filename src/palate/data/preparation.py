@@ -24,6 +24,8 @@ class Preparation:
             there is such a column, "by_user" for dialogues, else "leave_one_out".
         fractions: of all interactions the shares before the two moments of "global_time"; of all
             users the shares before validation and test of "by_user".
+        validation_share: share of the users whose item before the test item is held out for
+            validation, for "leave_one_out"; the others' is trained on.
         levels: rating thresholds, ascending; an item's level is how many it reaches. Without
             ratings every interaction has level 1.
         disliked: ratings up to this one are observed dislikes; None for no dislikes.
@@ -37,6 +39,7 @@ class Preparation:
     k_core: int | None = None
     split: Split | None = None
     fractions: tuple[float, float] = (0.8, 0.9)
+    validation_share: float = 1.0
     levels: tuple[float, ...] = (4.0,)
     disliked: float | None = 2.5
     window: int = 1

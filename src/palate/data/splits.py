@@ -39,7 +39,11 @@ def split_rows(frame: nw.LazyFrame, how: Preparation, seed: int) -> nw.LazyFrame
         return _by_user(frame, how, seed)
     cuts = _last_rows(frame, how).filter(nw.col("validation_from") >= how.min_history)
     place = nw.col("position")
-    held_out = nw.when(place >= nw.col("validation_from")).then(nw.lit("validation"))
+    is_held_out = place >= nw.col("validation_from")
+    if how.validation_share < 1:
+        draw = portable_hash(seed, "user_code")
+        is_held_out = is_held_out & (draw < int64(int(how.validation_share * PRIME)))
+    held_out = nw.when(is_held_out).then(nw.lit("validation"))
     split = nw.when(place >= nw.col("test_from")).then(nw.lit("test"))
     split = split.otherwise(held_out.otherwise(nw.lit("train")))
     return frame.join(cuts, on="user_code", how="left").with_columns(split=split)

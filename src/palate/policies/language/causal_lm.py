@@ -29,6 +29,7 @@ from palate.policies.language.adapters import (
 )
 from palate.policies.language.catalogue import catalogue_log_probs
 from palate.policies.language.from_scratch import SIZES, new_model, train_tokenizer
+from palate.policies.language.packing_check import reason_against_packing
 from palate.policies.language.prompts import (
     Prompter,
     Tokens,
@@ -53,9 +54,6 @@ from palate.policies.policy import (
     windows,
 )
 from palate.randomness import permutation, random_bits
-
-PACKING_TOLERANCE = 1e-2
-"""Largest difference in nats, per title, between packed and lone scoring on the first batch."""
 
 
 class LanguagePolicy:
@@ -111,7 +109,15 @@ class LanguagePolicy:
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         accepted = inspect.signature(causal_lm(model).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
-        self.packs = self._packing_agrees()
+        reason = reason_against_packing(self.model, self._score_batch, self.prompter.end, self.pad)
+        self.packs = reason is None
+        if reason is not None:
+            warnings.warn(
+                f"{type(causal_lm(model)).__name__} {reason}; each title is scored alone, which is "
+                "slower.",
+                DataWarning,
+                stacklevel=3,
+            )
 
     @classmethod
     def create(
@@ -376,41 +382,6 @@ class LanguagePolicy:
         if self._keeps_logits:
             return model(**inputs, logits_to_keep=batch["kept"]).logits
         return model(**inputs).logits[:, -batch["kept"] :]
-
-    def _packing_agrees(self) -> bool:
-        """Whether packed scoring gives what scoring each title alone gives; says so if not."""
-        config: Any = self.model.config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
-            self._say_alone("has attention windows, which packed titles would not see alike")
-            return False
-        vocabulary = int(config.vocab_size)
-        tokens = (np.arange(24) * 7 + 3) % vocabulary
-        prompts, answers = [tokens[:9], tokens[9:14]], [[tokens[14:17], tokens[17:18]]] * 2
-        alone, packed = (
-            lay(prompts, answers, self.prompter.end, self.pad)
-            for lay in (packing.lay_alone, packing.pack)
-        )
-        expected = self._score_batch(alone).log_probs
-        try:
-            found = self._score_batch(packed).log_probs
-        except (ValueError, TypeError, RuntimeError) as error:  # a mask of a shape it cannot take
-            reason = f"does not take packed titles ({str(error).splitlines()[0]})"
-        else:
-            apart = float((found - expected).abs().max())
-            if apart <= PACKING_TOLERANCE:
-                return True
-            reason = f"scores packed titles differently (by {apart:.2g} nats)"
-        self._say_alone(reason)
-        return False
-
-    def _say_alone(self, reason: str) -> None:
-        warnings.warn(
-            f"{type(causal_lm(self.model)).__name__} {reason}; each title is scored alone, which "
-            "is slower.",
-            DataWarning,
-            stacklevel=4,
-        )
 
 
 def _longest_input(config: Any) -> int:

@@ -1,13 +1,8 @@
-"""The configuration of a run: one YAML file, checked whole before anything starts."""
+"""The sections of a configuration and their defaults."""
 
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
-
-from palate.errors import ConfigError, did_you_mean
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 METRICS = r"^(loss|(hr|recall|ndcg|mrr|map)@[1-9]\d*)$"
 
@@ -38,6 +33,9 @@ class DataConfig(Section):
     fractions: tuple[float, float] = (0.8, 0.9)
     """Shares before validation and before test: of the log for global_time, of users for
     by_user."""
+    validation_share: float = Field(default=1.0, gt=0, le=1)
+    """For leave_one_out: share of the users whose item before the test item is held out for
+    validation; the others' is trained on. 1 is the protocol of most papers."""
     levels: list[float] = Field(default=[4.0], min_length=1)
     """Rating thresholds; reaching the first makes an item liked."""
     disliked: float | None = 2.5
@@ -247,121 +245,3 @@ class RunConfig(Section):
         """All cutoffs that are reported or chosen by."""
         chosen = [options.metric.partition("@")[2] for options in (self.sft, self.align)]
         return sorted({*self.evaluation.cutoffs, *(int(cutoff) for cutoff in chosen if cutoff)})
-
-
-def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:
-    """A configuration from YAML, with changes such as "align.beta=0.5" laid over it.
-
-    Raises:
-        ConfigError: the file is missing or not YAML, or anything in it is wrong; all problems are
-            named at once.
-    """
-    if not path.is_file():
-        near = get_close_matches(str(path), [str(p) for p in path.parent.glob("*.yaml")], n=1)
-        raise ConfigError(f"{path} does not exist.{f' Did you mean {near[0]}?' if near else ''}")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not readable as YAML: {line}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no keys; expected sections such as data: and align:.")
-    for change in changes or []:
-        _lay_over(content, change)
-    return parse_config(content)
-
-
-def parse_config(content: dict[str, Any]) -> RunConfig:
-    """A checked configuration from nested dictionaries; every problem is in one ConfigError."""
-    problems, config = [], RunConfig()
-    try:
-        config = RunConfig.model_validate(content)
-    except ValidationError as error:
-        problems = [_problem(entry) for entry in error.errors()]
-    problems += _unknown_names(content)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return config
-
-
-def _unknown_names(content: dict[str, Any]) -> list[str]:
-    """What only the registries can tell: names of sources, samplers, objectives, references."""
-    from palate.data.sources import check_options, sources
-    from palate.negatives import check_sampler_options, samplers
-    from palate.objectives import objectives
-    from palate.policies.reference import REFERENCES
-
-    sections = {"data": vars(DataConfig()), "align": vars(AlignConfig())}
-    for name in sections:
-        if isinstance(content.get(name), dict):
-            sections[name] = {**sections[name], **content[name]}
-    data, align = sections["data"], sections["align"]
-    negatives = align["negatives"] if isinstance(align["negatives"], dict) else {}
-    given = align["sampler_options"]
-    sampler_options = given if isinstance(given, dict) else {}
-    problems = []
-    for key, name, known in [
-        ("data.source", data["source"], sources()),
-        ("align.objective", align["objective"], objectives()),
-        ("align.reference", align["reference"], REFERENCES),
-        *[(f"align.negatives.{name}", name, samplers()) for name in negatives],
-    ]:
-        if isinstance(name, str) and name not in known:
-            problems.append(f"{key}: '{name}' is unknown.{did_you_mean(name, known)}")
-    problems += [
-        f"align.negatives.{name}: {count} negatives; expected at least 1."
-        for name, count in negatives.items()
-        if isinstance(count, int) and count < 1
-    ]
-    for name, options in sampler_options.items():
-        if name in samplers():
-            problems += check_sampler_options(name, options)
-        if name not in negatives:
-            hint = did_you_mean(name, negatives)
-            problems.append(f"align.sampler_options.{name}: nothing is drawn from it.{hint}")
-    if data["source"] in sources() and isinstance(data["options"], dict):
-        own = {key: data[key] for key in ("path", "aliases") if data[key]}
-        problems += check_options(data["source"], {**own, **data["options"]})
-    return problems
-
-
-def source_arguments(config: RunConfig) -> dict[str, Any]:
-    """What the source is called with; a source that takes a seed gets the run's unless given."""
-    from palate.data.sources import source_options
-
-    known = source_options(config.data.source)
-    own = {"path": config.data.path, "aliases": config.data.aliases}
-    given = {key: value for key, value in own.items() if value}
-    seed = {"seed": config.seed} if "seed" in known else {}
-    return {**seed, **given, **config.data.options}
-
-
-def _problem(entry: Any) -> str:
-    """One sentence for one of pydantic's complaints."""
-    where = ".".join(str(part) for part in entry["loc"])
-    found = entry.get("input")
-    if entry["type"] == "extra_forbidden":
-        section: Any = RunConfig
-        for part in entry["loc"][:-1]:
-            section = section.model_fields[str(part)].annotation
-        hint = did_you_mean(entry["loc"][-1], section.model_fields)
-        return f"{where}: there is no such key.{hint}"
-    if isinstance(found, dict) and entry["type"] == "value_error":
-        return f"{where}: {entry['msg'].removeprefix('Value error, ')}."
-    message = entry["msg"][0].lower() + entry["msg"][1:]
-    return f"{where}: {message}; found {found!r}."
-
-
-def _lay_over(content: dict[str, Any], change: str) -> None:
-    key, separator, value = change.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"--set {change}: expected key=value, such as align.beta=0.5.")
-    *sections, last = key.split(".")
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"--set {change}: '{section}' is a value and has no parts.")
-    try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change}: '{value}' is not a YAML value.") from error

@@ -1,0 +1,110 @@
+"""Lists for people whose next step nobody knows: a saved policy and a log, no held-out answers."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pcsv
+
+from palate.data.contexts import Context
+from palate.data.sources.files import files
+from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
+from palate.evaluation.ranking import steps
+from palate.files import replacing, write_table
+from palate.policies import Policy, load_policy
+
+BATCH = 32
+
+
+def recommend(policy: Policy, log: Path, columns: dict[str, str], top: int = 10) -> pa.Table:
+    """The best items for everyone in a log, without those they have had.
+
+    Args:
+        policy: a policy with a catalogue.
+        log: interactions as the source `files` reads them, in the ids of the policy's source.
+        columns: our name of a column → the file's.
+        top: items in a list.
+
+    Returns:
+        user_id, rank (1 is best), item_id, title, score (log π); users in the order of the log.
+
+    Raises:
+        DataError: the log is unreadable, or names no item that the policy knows.
+        CheckpointError: the policy has no catalogue.
+    """
+    if policy.items is None:
+        raise CheckpointError("this policy has no catalogue to recommend from; give a run folder.")
+    events = files(log, columns=columns).interactions
+    if "timestamp" in events.column_names:
+        events = events.append_column("row", pa.array(range(events.num_rows)))
+        events = events.sort_by([("timestamp", "ascending"), ("row", "ascending")])
+    names = [str(name) for name in policy.items["source_id"].to_pylist()]
+    titles = policy.items["title"].to_pylist()
+    row_of = {name: row for row, name in enumerate(names)}
+    histories: dict[object, list[int]] = {}
+    unknown = 0
+    for user, item in zip(
+        events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True
+    ):
+        row = row_of.get(str(item))
+        if row is None:
+            unknown += 1
+        else:
+            histories.setdefault(user, []).append(row)
+    if not histories:
+        raise DataError(
+            f"{log}: none of its {events.num_rows:,} rows names an item that the policy knows, "
+            f"such as {names[0]}. Expected the item ids of the log it was trained on."
+        )
+    if unknown:
+        warnings.warn(
+            f"{log}: {unknown:,} of {events.num_rows:,} rows name an item that the policy does not "
+            "know; they are left out.",
+            DataWarning,
+            stacklevel=2,
+        )
+    users = list(histories)
+    lists = {"user_id": [], "rank": [], "item_id": [], "title": [], "score": []}
+    nothing = np.empty(0, np.int64)
+    for start in steps(len(users), BATCH, "recommend"):
+        batch = [
+            Context(np.array(histories[user]), nothing, nothing, context_id=start + offset)
+            for offset, user in enumerate(users[start : start + BATCH])
+        ]
+        ranking = policy.rank(batch, top)
+        for offset in range(len(batch)):
+            for place, (item, score) in enumerate(
+                zip(ranking.item_ids[offset], ranking.scores[offset], strict=True), start=1
+            ):
+                if np.isneginf(score):
+                    break
+                lists["user_id"].append(users[start + offset])
+                lists["rank"].append(place)
+                lists["item_id"].append(policy.items["source_id"][int(item)].as_py())
+                lists["title"].append(titles[item])
+                lists["score"].append(float(score))
+    return pa.table(lists)
+
+
+def policy_of(folder: Path) -> Policy:
+    """The best policy of a run folder (aligned, else sft), or the one a folder holds itself."""
+    for name in ("aligned", "sft"):
+        if (folder / name / "palate.json").is_file():
+            return load_policy(folder / name)
+    return load_policy(folder)
+
+
+def write_lists(lists: pa.Table, out: Path) -> None:
+    """Write lists as .csv or .parquet, whole or not at all."""
+    if out.suffix == ".parquet":
+        write_table(lists, out)
+    else:
+        with replacing(out) as temporary:
+            pcsv.write_csv(lists, temporary)
+
+
+def check_out(out: Path) -> None:
+    """Raise a ConfigError for a file name that says no known form."""
+    if out.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--out {out}: expected a name that ends in .csv or .parquet.")

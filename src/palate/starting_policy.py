@@ -1,0 +1,49 @@
+"""The policy a run starts with, and what its prompts have no room for."""
+
+import warnings
+from pathlib import Path
+
+import pyarrow as pa
+
+from palate.config import RunConfig
+from palate.data.contexts import Prepared
+from palate.errors import DataWarning
+from palate.policies import LanguagePolicy, Policy, SequencePolicy
+from palate.policies.language.adapters import Adapter
+
+
+def new_policy(config: RunConfig, items: pa.Table) -> Policy:
+    """The policy that a configuration describes, before any training."""
+    chosen = config.policy
+    if chosen.kind == "language":
+        adapter = chosen.adapter and Adapter(**chosen.adapter.model_dump())
+        return LanguagePolicy.create(
+            chosen.base or "tiny",
+            items,
+            chosen.prompts,
+            chosen.history,
+            config.seed,
+            adapter,
+            chosen.quantize,
+        )
+    if chosen.base is not None:
+        return SequencePolicy.load(Path(chosen.base))
+    shape = chosen.sequence.model_dump()
+    return SequencePolicy.create(items, chosen.history, **shape, seed=config.seed)
+
+
+def warn_of_short_prompts(policy: LanguagePolicy, data: Prepared) -> None:
+    """Say how many items prompts lose because the model reads no more tokens."""
+    total, short, items = 0, 0, 0
+    for split in ("train", "validation", "test"):
+        contexts = data.contexts(split)
+        found = policy.shortened(contexts)
+        total, short, items = total + len(contexts), short + found[0], items + found[1]
+    if short:
+        warnings.warn(
+            f"policy.max_history: the model reads {policy.prompter.max_tokens} tokens before a "
+            f"title, so the prompts of {short:,} of {total:,} contexts leave out {items:,} of "
+            "their oldest items. Lower max_history to say so yourself.",
+            DataWarning,
+            stacklevel=2,
+        )
