@@ -221,15 +221,6 @@ def test_attention_windows_are_scored_alone(small_data, small_policy):
     assert float(scored) == pytest.approx(by_definition(policy, context, 3), rel=1e-5)
 
 
-def test_histories_longer_than_the_model_lose_their_oldest_items(small_data, small_policy):
-    small_policy.prompter.max_tokens = 40
-    history = np.arange(30)
-    batch = small_policy.collate_histories([History(history, 5)])
-    assert batch["input_ids"].shape[1] <= 40
-    assert 0 < batch["shape"][0] < 25
-    assert small_policy.history_losses(batch).isfinite().all()
-
-
 def test_a_cut_folder_and_a_missing_catalogue_are_named(small_policy, small_data, tmp_path):
     small_policy.save(tmp_path)
     (tmp_path / "prompts.txt").unlink()

@@ -150,7 +150,7 @@ class SequencePolicy:
 
     def collate_histories(self, histories: Sequence[History]) -> Batch:
         """See `Policy.collate_histories`."""
-        firsts = [first for _, first in histories]
+        firsts = [max(first, 1) for _, first in histories]
         columns = [
             np.arange(f - 1, len(h.items) - 1) for f, h in zip(firsts, histories, strict=True)
         ]
