@@ -70,3 +70,15 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_the_cutoff_of_a_stages_metric_is_computed():
     assert parse_config({"sft": {"metric": "mrr@7"}}).cutoffs == [1, 5, 7, 10, 20]
+
+
+def test_a_wrong_key_of_an_optional_section_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"policy.adapter.rnk: there is no such key. Did you"):
+        parse_config({"policy": {"adapter": {"rnk": 8}}})
+    with pytest.raises(ConfigError, match=r"data.source"):
+        parse_config({"data": {"source": ["a"]}})
+    path = tmp_path / "none.yaml"
+    path.write_text("policy: {adapter: null}\n")
+    changed = load_config(path, ["policy.adapter.rank=4"])
+    assert changed.policy.adapter is not None
+    assert changed.policy.adapter.rank == 4

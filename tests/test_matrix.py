@@ -61,7 +61,7 @@ def drawn(listed_data):
     examples = {}
     for name in SAMPLERS:
         negatives = mixture({name: 3}, listed_data, exclude_history=False)
-        sets = PreferenceSets(listed_data.contexts("train"), negatives, seed=0, by_user=True)
+        sets = PreferenceSets(listed_data.contexts("train"), negatives, seed=0, together=50)
         having = [
             i for i in range(len(sets)) if all(_draws(negatives, one) for one in _contexts(sets, i))
         ]

@@ -78,8 +78,9 @@ def test_an_evaluation_may_be_changed_in_place_and_is_made_anew(whole, tmp_path)
     out = tmp_path / "allowed"
     seen = go_on(whole, "evaluate", ["evaluation.exclude_history=false"], out, quiet)
     assert seen["sft"]["catalogue"]["ndcg@10"] != numbers(whole)["sft"]["catalogue"]["ndcg@10"]
-    again = go_on(out, "evaluate", ["evaluation.exclude_history=true"], say=quiet)
-    assert again["sft"] == numbers(whole)["sft"]
+    again = go_on(out, "evaluate", ["evaluation.cutoffs=[3]"], say=quiet)
+    assert "ndcg@3" in again["sft"]["catalogue"]
+    assert "hr@20" not in again["sft"]["catalogue"]
 
 
 def test_changes_that_come_too_late_are_refused(whole, tmp_path):
@@ -89,6 +90,7 @@ def test_changes_that_come_too_late_are_refused(whole, tmp_path):
         ("align", "sft.max_steps=3", "sft was made with another value"),
         ("evaluate", "data.k_core=3", "Prepare anew: palate prepare"),
         ("align", "seed=3", "Prepare anew: palate prepare"),
+        ("evaluate", "evaluation.exclude_history=false", "palate evaluate .* --out NEW"),
     ]:
         with pytest.raises(ConfigError, match=sentence):
             go_on(whole, stage, [change], say=quiet)
@@ -96,6 +98,18 @@ def test_changes_that_come_too_late_are_refused(whole, tmp_path):
         go_on(whole, "align", ["sft.max_steps=3"], tmp_path / "new", quiet)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
     assert not (tmp_path / "new").exists()
+
+
+def test_alignment_after_an_evaluation_makes_the_run_unfinished(tmp_path):
+    folder = tmp_path / "one"
+    run(config(), folder, say=quiet, until="sft")
+    go_on(folder, "evaluate", say=quiet)
+    go_on(folder, "align", ["align.workers=1"], say=quiet)
+    assert not (folder / "metrics.json").exists()
+    (folder / "candidates.parquet").write_text("of an evaluation that was killed")
+    fewer = go_on(folder, "evaluate", ["evaluation.test_contexts=9"], say=quiet)
+    assert fewer["test_contexts"]["used"] == 9
+    assert "aligned" in fewer
 
 
 def test_a_stage_needs_the_one_before(tmp_path):

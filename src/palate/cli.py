@@ -93,6 +93,7 @@ def prepare(
     *,
     out: Path | None = None,
     changes: Changes = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Make a run folder with prepared data: the first stage of a run.
@@ -109,6 +110,8 @@ def prepare(
         Run folder. Default: runs/NAME, after the configuration's file name.
     changes
         Change one key: --set data.k_core=10. May be given several times.
+    resume
+        Go on in a folder whose preparation was stopped.
     overwrite
         Delete the run folder and start anew.
     """
@@ -119,7 +122,7 @@ def prepare(
     from palate.pipeline import run as run_road
 
     folder = out or Path("runs") / config.stem
-    run_road(checked, folder, overwrite=overwrite, say=_say, until="prepare")
+    run_road(checked, folder, resume, overwrite, say=_say, until="prepare")
     _say(f"run folder: {folder}; next: palate sft {folder}")
 
 
@@ -175,7 +178,7 @@ def evaluate(folder: Path, /, *, out: Path | None = None, changes: Changes = Non
 
       palate evaluate runs/a
 
-      palate evaluate runs/a --set evaluation.exclude_history=false
+      palate evaluate runs/a --set evaluation.exclude_history=false --out runs/seen
 
     Parameters
     ----------
@@ -227,7 +230,12 @@ def recommend(
     check_out(out)
     if top < 1:
         raise ConfigError(f"--top {top}: expected at least 1.")
-    named = dict(pair.partition("=")[::2] for pair in columns or [])
+    named: dict[str, str] = {}
+    for pair in columns or []:
+        ours, separator, theirs = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"--columns {pair}: expected OURS=YOURS, such as user_id=customer.")
+        named[ours] = theirs
     lists = lists_for(policy_of(folder), log, named, top)
     write_lists(lists, out)
     _say(f"{len(set(lists['user_id'].to_pylist())):,} lists in {out}")

@@ -9,6 +9,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from palate.config import RunConfig
 from palate.data.contexts import Prepared
 from palate.errors import CheckpointError, ConfigError, did_you_mean
+from palate.negatives import mixture
 from palate.policies import SequencePolicy
 from palate.policies.language.from_scratch import SIZES
 from palate.policies.language.prompts import CANDIDATES, DIALOGUE, read_templates
@@ -16,8 +17,12 @@ from palate.policies.language.weights import check_quantizable, check_quantizati
 from palate.policies.reference import check_reference
 
 
-def check_environment(config: RunConfig) -> torch.device:
+def check_environment(config: RunConfig, starts_anew: bool = True) -> torch.device:
     """The device to use, after all that can be known before a run to fail in it.
+
+    Args:
+        config: what will be run.
+        starts_anew: whether the policy is still to be made from its base and prompts.
 
     Raises:
         ConfigError, CheckpointError: the device, a tracker, the prompts or the base model is not
@@ -41,30 +46,39 @@ def check_environment(config: RunConfig) -> torch.device:
         check_quantization(device)
     check_reference(config.align.reference, has_adapter, quantize)
     if config.policy.kind == "language":
-        _check_language(config)
+        if starts_anew:
+            _check_language(config)
     elif "generation" in config.evaluation.protocols:
         raise ConfigError(
             "evaluation.protocols: only a language policy can write; leave 'generation' out, or "
             "use --set policy.kind=language."
         )
-    elif config.policy.base is not None and not (Path(config.policy.base) / "palate.json").exists():
+    elif (
+        starts_anew
+        and config.policy.base is not None
+        and not (Path(config.policy.base) / "palate.json").exists()
+    ):
         raise CheckpointError(
             f"policy.base: '{config.policy.base}' is no folder of a saved policy. Give one, such "
-            "as runs/sasrec/sft, or leave policy.base out for new weights."
+            "as runs/sasrec/sft, or use --set policy.base=null for new weights."
         )
     return device
 
 
-def check_data(config: RunConfig, data: Prepared) -> None:
-    """Raise a ConfigError or CheckpointError where policy and prepared data do not fit."""
+def check_data(config: RunConfig, data: Prepared, starts_anew: bool = True) -> None:
+    """Raise a PalateError where policy or negatives and prepared data do not fit."""
+    options = config.align
+    mixture(options.negatives, data, options.exclude_history, options.sampler_options)
     if config.policy.kind == "sequence":
         if data.has_texts:
             raise ConfigError(
                 "policy.kind: this source gives dialogues, which a sequence policy cannot read. "
                 "Use --set policy.kind=language --set policy.prompts=dialogue."
             )
-        if config.policy.base is not None:
+        if starts_anew and config.policy.base is not None:
             SequencePolicy.load(Path(config.policy.base)).check_catalogue(data.items)
+        return
+    if not starts_anew:
         return
     _, templates = read_templates(config.policy.prompts)
     asks_for_text = DIALOGUE in templates[0].pieces

@@ -27,6 +27,7 @@ from palate.objectives import objectives
 from palate.policies import LanguagePolicy, Policy, load_policy
 from palate.policies.reference import REFERENCES
 from palate.run_folder import (
+    RESULT,
     STAGES,
     branch,
     changed_config,
@@ -92,10 +93,11 @@ def run(
         PalateError: the folder exists and neither flag is set, it holds a run of another
             configuration, or the data is wrong.
     """
-    device = check_environment(config)
+    starts_anew = overwrite or not (folder / "sft").is_dir()
+    device = check_environment(config, starts_anew)
     with claimed(config, folder, resume, overwrite):
         data = prepare_stage(config, folder, say)
-        check_data(config, data)
+        check_data(config, data, starts_anew)
     if (folder / "metrics.json").is_file():
         say(f"{folder} is finished; its table again:")
         return json.loads((folder / "metrics.json").read_text("utf-8"))
@@ -127,15 +129,18 @@ def go_on(
         PalateError: the stage before is missing, a change comes too late, or `out` exists.
     """
     config, other_options = changed_config(folder, stage, changes, out is not None)
-    device = check_environment(config)
-    check_data(config, prepared(config, folder))
+    starts_anew = stage == "sft" and not (folder / "sft").is_dir()
+    device = check_environment(config, starts_anew)
+    check_data(config, prepared(config, folder), starts_anew)
     if out is not None:
         branch(folder, out, stage)
         folder = out
     write_config(config, folder)
     if other_options:  # what was half trained with the former ones is of no use
         shutil.rmtree(folder / "checkpoints" / stage, ignore_errors=True)
-    if stage == "evaluate":
+    is_made = stage in RESULT and (folder / RESULT[stage]).is_dir()
+    finished = (folder / "metrics.json").is_file()
+    if not is_made and (finished or other_options):
         forget_evaluation(folder)
     data = prepare_stage(config, folder, say)
     return _after_preparing(config, folder, data, device, say, (stage,))

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions when it is imported)
 """Lists for people whose next step nobody knows: a saved policy and a log, no held-out answers."""
 
 import warnings
@@ -5,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from palate.data.contexts import Context
 from palate.data.sources.files import files
+from palate.data.tables import SKIP
+from palate.environment import device_of
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.evaluation.ranking import steps
 from palate.files import replacing, write_table
@@ -35,14 +40,25 @@ def recommend(policy: Policy, log: Path, columns: dict[str, str], top: int = 10)
     """
     if policy.items is None:
         raise CheckpointError("this policy has no catalogue to recommend from; give a run folder.")
-    events = files(log, columns=columns).interactions
+    if getattr(getattr(policy, "prompter", None), "shows_dialogue", False):
+        raise ConfigError(
+            "this policy's prompts hold a dialogue, which a log has none of; recommend takes "
+            "policies that read histories."
+        )
+    try:
+        events = files(log, columns=columns).interactions
+    except DataError as error:  # said for a run's configuration; here it is flags
+        said = str(error).replace("--set data.options.columns.", "--columns ")
+        raise DataError(said.replace(" or pass --set data.options.on_bad_rows=drop", "")) from error
+    if "event" in events.column_names:
+        events = events.filter(pc.not_equal(pc.fill_null(events["event"], ""), SKIP))
     if "timestamp" in events.column_names:
         events = events.append_column("row", pa.array(range(events.num_rows)))
         events = events.sort_by([("timestamp", "ascending"), ("row", "ascending")])
     names = [str(name) for name in policy.items["source_id"].to_pylist()]
     titles = policy.items["title"].to_pylist()
     row_of = {name: row for row, name in enumerate(names)}
-    histories: dict[object, list[int]] = {}
+    histories: dict[object, dict[int, None]] = {}
     unknown = 0
     for user, item in zip(
         events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True
@@ -51,7 +67,9 @@ def recommend(policy: Policy, log: Path, columns: dict[str, str], top: int = 10)
         if row is None:
             unknown += 1
         else:
-            histories.setdefault(user, []).append(row)
+            history = histories.setdefault(user, {})
+            history.pop(row, None)  # of several events with one item the last counts
+            history[row] = None
     if not histories:
         raise DataError(
             f"{log}: none of its {events.num_rows:,} rows names an item that the policy knows, "
@@ -69,7 +87,7 @@ def recommend(policy: Policy, log: Path, columns: dict[str, str], top: int = 10)
     nothing = np.empty(0, np.int64)
     for start in steps(len(users), BATCH, "recommend"):
         batch = [
-            Context(np.array(histories[user]), nothing, nothing, context_id=start + offset)
+            Context(np.array(list(histories[user])), nothing, nothing, context_id=start + offset)
             for offset, user in enumerate(users[start : start + BATCH])
         ]
         ranking = policy.rank(batch, top)
@@ -91,8 +109,11 @@ def policy_of(folder: Path) -> Policy:
     """The best policy of a run folder (aligned, else sft), or the one a folder holds itself."""
     for name in ("aligned", "sft"):
         if (folder / name / "palate.json").is_file():
-            return load_policy(folder / name)
-    return load_policy(folder)
+            folder = folder / name
+            break
+    policy = load_policy(folder)
+    policy.model.to(device_of("auto"))
+    return policy
 
 
 def write_lists(lists: pa.Table, out: Path) -> None:

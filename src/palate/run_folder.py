@@ -31,15 +31,21 @@ STAGES = ("prepare", "sft", "align", "evaluate")
 RESULT = {"prepare": "data.json", "sft": "sft", "align": "aligned"}
 """What a finished stage leaves in the run folder."""
 RESULTS = (
+    "metrics.json",
     "ranks.parquet",
     "generations.parquet",
     "candidates.parquet",
     "table.md",
-    "metrics.json",
 )
-"""What an evaluation leaves, the last thing last."""
-SECTIONS = {"prepare": ("seed", "data"), "sft": ("policy", "sft"), "align": ("align",)}
-"""Parts of the configuration that a stage's result depends on."""
+"""What an evaluation leaves; without the first of them it is not finished."""
+VALIDATION = ("evaluation.exclude_history", "evaluation.validation_contexts")
+DEPENDS_ON = {
+    "prepare": ("seed", "data."),
+    "sft": ("policy.", "sft.", *VALIDATION),
+    "align": ("align.", *VALIDATION),
+    "evaluate": ("evaluation.",),
+}
+"""Beginnings of the keys that a stage's result depends on."""
 FREE_TO_CHANGE = {"device", "trackers", "sft.workers", "align.workers"}
 """Keys on which no number of a run depends."""
 
@@ -122,20 +128,24 @@ def changed_config(
     config = load_config(folder / "config.yaml", list(changes))
     before = load_config(folder / "config.yaml")
     changed = _changed(before.model_dump(mode="json"), config.model_dump(mode="json"))
+    changed = [key for key in changed if key not in FREE_TO_CHANGE]
     done = [name for name in STAGES if name in RESULT and (folder / RESULT[name]).exists()]
     if anew:
         done = [name for name in done if STAGES.index(name) < STAGES.index(stage)]
     for key in changed:
+        if anew and stage == "evaluate" and key.startswith(DEPENDS_ON[stage]):
+            continue  # the policies stay what they are, and are looked at in another way
         for finished in done:
-            if key.split(".")[0] in SECTIONS[finished] and key not in FREE_TO_CHANGE:
+            if key.startswith(DEPENDS_ON[finished]):
+                again = stage if key.startswith("evaluation.") else finished
                 raise ConfigError(
                     f"{key}: {folder}/{RESULT[finished]} was made with another value. Go on in a "
-                    f"new folder: palate {finished} {folder} --set {key}=… --out NEW."
+                    f"new folder: palate {again} {folder} --set {key}=… --out NEW."
                     if finished != "prepare"
                     else f"{key}: {folder}/data was made with another value. Prepare anew: palate "
                     "prepare CONFIG --out NEW."
                 )
-    return config, any(key.split(".")[0] in SECTIONS.get(stage, ()) for key in changed)
+    return config, any(key.startswith(DEPENDS_ON[stage]) for key in changed)
 
 
 def branch(folder: Path, out: Path, stage: str) -> None:
@@ -156,9 +166,8 @@ def branch(folder: Path, out: Path, stage: str) -> None:
 
 def forget_evaluation(folder: Path) -> None:
     """Remove the results of a finished evaluation, so that it is made anew."""
-    if (folder / "metrics.json").is_file():
-        for name in RESULTS:
-            (folder / name).unlink(missing_ok=True)
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
     for name in ("ranks", "generations"):
         shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
 

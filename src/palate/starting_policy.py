@@ -43,7 +43,7 @@ def warn_of_short_prompts(policy: LanguagePolicy, data: Prepared) -> None:
         warnings.warn(
             f"policy.max_history: the model reads {policy.prompter.max_tokens} tokens before a "
             f"title, so the prompts of {short:,} of {total:,} contexts leave out {items:,} of "
-            "their oldest items. Lower max_history to say so yourself.",
+            "their oldest items or utterances. Lower max_history to say so yourself.",
             DataWarning,
             stacklevel=2,
         )

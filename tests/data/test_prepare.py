@@ -195,3 +195,13 @@ def test_movielens_counts_and_tie_rule(tmp_path):
     assert (manifest["counts"]["users"], manifest["counts"]["items"]) == (610, 3_650)
     assert manifest["ties"]["rule"].startswith("hash")
     assert manifest["ties"]["share_in_item_id_order"] == 1.0
+
+
+def test_given_positions_decide_among_equal_times(tmp_path):
+    """Items come in the order of their ids throughout, which without positions a hash replaces."""
+    rows = [(u, i, 1, 5.0, i) for u in range(20) for i in range(6)]
+    tables = log(rows, "user_id item_id timestamp rating position")
+    manifest = prepare(tables, tmp_path, Preparation(k_core=1), 0)
+    assert manifest["ties"]["rule"] == "source order"
+    table = pq.read_table(tmp_path / "interactions.parquet")
+    assert table["item_id"].to_pylist() == list(range(6)) * 20

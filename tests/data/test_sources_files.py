@@ -134,6 +134,7 @@ def test_position_orders_the_rows_stably(log):
     assert tables.interactions.to_pydict() == {
         "user_id": ["a", "b", "b", "b"],
         "item_id": ["y", "z", "x", "w"],
+        "position": [1.0, 1.0, 2.0, 10.0],
     }
 
 

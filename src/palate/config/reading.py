@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -81,7 +81,8 @@ def _unknown_names(content: dict[str, Any]) -> list[str]:
         if name not in negatives:
             hint = did_you_mean(name, negatives)
             problems.append(f"align.sampler_options.{name}: nothing is drawn from it.{hint}")
-    if data["source"] in sources() and isinstance(data["options"], dict):
+    source = data["source"]
+    if isinstance(source, str) and source in sources() and isinstance(data["options"], dict):
         own = {key: data[key] for key in ("path", "aliases") if data[key]}
         problems += check_options(data["source"], {**own, **data["options"]})
     return problems
@@ -105,7 +106,9 @@ def _problem(entry: Any) -> str:
     if entry["type"] == "extra_forbidden":
         section: Any = RunConfig
         for part in entry["loc"][:-1]:
-            section = section.model_fields[str(part)].annotation
+            wanted = section.model_fields[str(part)].annotation
+            kinds = [wanted, *get_args(wanted)]  # a section, or a section or nothing
+            section = next(kind for kind in kinds if hasattr(kind, "model_fields"))
         hint = did_you_mean(entry["loc"][-1], section.model_fields)
         return f"{where}: there is no such key.{hint}"
     if isinstance(found, dict) and entry["type"] == "value_error":
@@ -120,7 +123,9 @@ def _lay_over(content: dict[str, Any], change: str) -> None:
         raise ConfigError(f"--set {change}: expected key=value, such as align.beta=0.5.")
     *sections, last = key.split(".")
     for section in sections:
-        content = content.setdefault(section, {})
+        if content.get(section) is None:
+            content[section] = {}
+        content = content[section]
         if not isinstance(content, dict):
             raise ConfigError(f"--set {change}: '{section}' is a value and has no parts.")
     try:

@@ -135,7 +135,8 @@ class TrainingOptions(Section):
     max_steps: int | None = Field(default=None, gt=0)
     """Optimiser steps, at most; overrides `epochs`."""
     batch_size: int = Field(default=32, gt=0)
-    """Examples in a batch: histories in imitation, contexts in alignment."""
+    """Examples in a batch: histories in imitation; in alignment contexts, or for a sequence policy
+    histories, each with up to max_history contexts."""
     accumulate: int = Field(default=1, gt=0)
     """Batches whose gradients are added before a step."""
     learning_rate: float = Field(default=1e-3, gt=0)

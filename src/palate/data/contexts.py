@@ -267,7 +267,8 @@ class Prepared:
         if not has_liked.any():
             raise DataError(
                 f"the {split} split has no context with a history and a liked item. Give more "
-                "interactions, a lower data.k_core or a lower threshold in data.levels."
+                "interactions, a lower data.k_core or a lower threshold in data.levels; a source "
+                "with a split of its own must give all three splits, or set data.split=by_user."
             )
         return ContextSet(log, targets[has_liked], until[has_liked])
 

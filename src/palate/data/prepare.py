@@ -66,7 +66,7 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     users = dense_ids(frame, "user_id")
     items = dense_ids(engine.open(tables.items) if whole else frame, "item_id")
     frame = engine.materialise(frame.join(users, on="user_id").join(items, on="item_id"))
-    frame, ties = positions(frame, seed, "timestamp" in columns)
+    frame, ties = positions(frame, seed, "timestamp" in columns, "position" in columns)
     frame = engine.materialise(graded(frame, how, "rating" in columns))
     frame = split_rows(frame, how, seed)
 
@@ -149,12 +149,13 @@ def dense_ids(frame: nw.LazyFrame, column: str) -> nw.LazyFrame:
 
 
 def positions(
-    frame: nw.LazyFrame, seed: int, timed: bool
+    frame: nw.LazyFrame, seed: int, timed: bool, placed: bool = False
 ) -> tuple[nw.LazyFrame, dict[str, int | float | str]]:
     """0-based place of each interaction within its user, and what was done about time ties.
 
     Ties in time keep the source order, unless that is item-id order in at least 95 % of the tied
-    groups: such an order says nothing of time, so a hash of (seed, user, item) decides.
+    groups: such an order says nothing of time, so a hash of (seed, user, item) decides. Where the
+    source gives positions, they were its order.
     """
     if not timed:
         place = nw.col("source_order").cum_count().over("user_id", order_by="source_order") - 1
@@ -171,7 +172,7 @@ def positions(
     row = tied.collect("pyarrow").to_native().to_pylist()[0]
     n_groups, n_rows = row["groups"], int(row["rows"] or 0)
     share = int(row["ordered"] or 0) / n_groups if n_groups else 0.0
-    by_hash = n_groups > 0 and share >= ORDERED_TIES
+    by_hash = n_groups > 0 and share >= ORDERED_TIES and not placed
     tie = portable_hash(seed, "user_code", "item_code") if by_hash else nw.col("source_order")
     frame = frame.with_columns(tie=tie)
     place = nw.col("tie").cum_count().over("user_id", order_by=["timestamp", "tie", "item_code"])

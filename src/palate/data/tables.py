@@ -2,9 +2,9 @@
 # (pyarrow makes its compute functions when it is imported)
 """The two tables every source gives: interactions and items.
 
-`interactions`: user_id, item_id and, where known, timestamp (Unix seconds), rating, event.
-Row order is the source order. An event of "skip" says the item was shown and passed over; any
-other event, or none, says it was consumed.
+`interactions`: user_id, item_id and, where known, timestamp (Unix seconds), rating, event,
+position. Row order is the source order, and that of the positions where they are given. An event
+of "skip" says the item was shown and passed over; any other event, or none, says it was consumed.
 
 `items`: item_id, title and any further columns (description, genres, …).
 

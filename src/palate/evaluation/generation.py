@@ -9,7 +9,6 @@ Three numbers, each under its own name, because papers mean different things by 
   valid.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from palate.evaluation.candidates import Candidates
 from palate.evaluation.ranking import Interval, steps
 from palate.evaluation.significance import Difference, bootstrap_interval, paired_difference
 from palate.policies import LanguagePolicy
-from palate.policies.language.decoding import generate
+from palate.policies.language.decoding import generate, written_titles
 from palate.policies.policy import PADDING_ITEM
 
 
@@ -81,7 +80,7 @@ def generations(
     texts: list[str] = []
     for start in steps(len(asked), batch_size, label):
         texts += generate(policy, asked[start : start + batch_size])
-    names = [same(str(title)) for title in _titles(policy)]
+    names = [same(title) for title in written_titles(policy)]
     every = set(names)
     valid, hit = [], []
     for text, context in zip(texts, asked, strict=True):
@@ -144,8 +143,3 @@ def _rows(found: Generations) -> dict[str, tuple[NDArray[np.float64], Ids]]:
         "hit_ratio@1": (hits, found.user_id),
         "hit_ratio@1_valid": (hits[found.valid], found.user_id[found.valid]),
     }
-
-
-def _titles(policy: LanguagePolicy) -> Sequence[str]:
-    assert policy.items is not None, "generation is evaluated on policies with a catalogue"
-    return policy.items["title"].to_pylist()

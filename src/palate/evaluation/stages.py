@@ -154,8 +154,9 @@ class Evaluation:
         return load_candidates(path)
 
     def _lists(self, contexts: ContextSet, seed: int) -> Candidates:
-        """The source's own candidate lists, or drawn ones."""
-        if self.data.lists is not None:
+        """The source's own candidate lists where every context has one, else drawn ones."""
+        shown = self.data.lists
+        if shown is not None and all(len(shown[user]) for user in contexts.users):
             return given_candidates(contexts)
         return draw_candidates(contexts, self.data.n_items, self.config.candidates, seed)
 

@@ -87,8 +87,9 @@ class Policy(Protocol):
         ...
 
     @property
-    def shares_histories(self) -> bool:
-        """Whether several moments of one history are cheaper together than apart."""
+    def moments_together(self) -> int:
+        """Moments of one history that alignment reads together, at most; 1 where each is read
+        anew anyway."""
         ...
 
     @property

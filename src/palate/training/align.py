@@ -68,7 +68,7 @@ def align(
         losses,
         validation,
         PreferenceSets(
-            data.contexts("train"), negatives, seed, policy.shares_histories
+            data.contexts("train"), negatives, seed, policy.moments_together
         ).with_negatives(),
         partial(collate_sets, policy),
         options,

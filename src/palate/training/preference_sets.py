@@ -39,27 +39,29 @@ class PreferenceSet:
 class PreferenceSets(Dataset[list[PreferenceSet]]):
     """Contexts with negatives drawn anew each epoch.
 
-    An example is one context, or all contexts of one user where the policy reads a history once
-    for all of its moments.
+    An example is one context, or several of one user where the policy reads a history once for
+    several of its moments.
 
     Args:
         contexts: training contexts.
         negatives: the mixture that draws.
         seed: names the draws.
-        by_user: whether a user's contexts stay together.
+        together: contexts of one user in an example, at most.
     """
 
     def __init__(
-        self, contexts: ContextSet, negatives: Mixture, seed: int, by_user: bool = False
+        self, contexts: ContextSet, negatives: Mixture, seed: int, together: int = 1
     ) -> None:
         self._contexts = contexts
         self._negatives = negatives
         self._seed = seed
-        self._by_user = by_user
-        places, users = np.arange(len(contexts)), contexts.users
-        order = np.argsort(users, kind="stable") if by_user else places
-        cuts = np.flatnonzero(np.diff(users[order])) + 1 if by_user else places[1:]
-        self._examples = np.split(order, cuts)
+        self._together = together
+        order = np.argsort(contexts.users, kind="stable")
+        users = contexts.users[order]
+        places = np.arange(len(contexts))
+        begins = np.flatnonzero(np.diff(users, prepend=-1))
+        of_user = places - begins[np.searchsorted(begins, places, side="right") - 1]
+        self._examples = np.split(order, np.flatnonzero(of_user % together == 0)[1:])
         longest = [one[-1] for one in self._examples]
         self.sizes = contexts.history_lengths[longest]
 
@@ -103,7 +105,7 @@ class PreferenceSets(Dataset[list[PreferenceSet]]):
                 stacklevel=2,
             )
         kept = self._contexts.subset(np.asarray(having, np.int64))
-        return PreferenceSets(kept, self._negatives, self._seed, self._by_user)
+        return PreferenceSets(kept, self._negatives, self._seed, self._together)
 
 
 class Histories(Dataset[History]):

@@ -80,7 +80,7 @@ def files(
     table, dropped = _without_bad_rows(log, table, bad, on_bad_rows)
     if "position" in table.column_names:
         order = pc.sort_indices(table, sort_keys=[("position", "ascending")])
-        table = table.take(order).drop_columns("position")
+        table = table.take(order)
     hashes = {file.name: file.sha256}
     if items is None:
         catalogue = _items_of(table, file.name)
@@ -134,7 +134,11 @@ def _read_log(file: FileContent, columns: dict[str, str]) -> _Log:
     kind = format_of(file.name)
     whole = read_parquet(file) if kind == ".parquet" else None
     delimiter = DELIMITERS.get(kind)
-    found = whole.column_names if whole else header_of(file.content, file.name, delimiter or ",")
+    found = (
+        whole.column_names
+        if whole is not None
+        else header_of(file.content, file.name, delimiter or ",")
+    )
     theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
     needed = {"user_id", "item_id", *columns}
     for ours, name in theirs.items():

@@ -54,7 +54,9 @@ def read_items(
     kind = format_of(file.name)
     whole = read_parquet(file) if kind == ".parquet" else None
     delimiter = DELIMITERS.get(kind, ",")
-    found = whole.column_names if whole else header_of(file.content, file.name, delimiter)
+    found = (
+        whole.column_names if whole is not None else header_of(file.content, file.name, delimiter)
+    )
     theirs = {"item_id": "item_id", "title": "title", **names}
     if numbered and theirs["item_id"] not in found:
         del theirs["item_id"]

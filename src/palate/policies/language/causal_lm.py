@@ -243,9 +243,9 @@ class LanguagePolicy:
         )
 
     @property
-    def shares_histories(self) -> bool:
-        """Not yet: each moment's prompt is read anew."""
-        return False
+    def moments_together(self) -> int:
+        """One: each moment's prompt is read anew."""
+        return 1
 
     @property
     def lists_candidates(self) -> bool:

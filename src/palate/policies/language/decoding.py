@@ -41,12 +41,24 @@ def generate(
             max_new_tokens=max_tokens or longest + 1,
             do_sample=False,
             num_beams=1,
+            repetition_penalty=1.0,  # a model's own defaults may punish copying a listed title
+            no_repeat_ngram_size=0,
+            min_length=0,
+            bad_words_ids=None,
+            suppress_tokens=None,
             eos_token_id=prompter.end,
             pad_token_id=policy.pad,
         )[:, width:]
-    texts = []
-    for row in written.tolist():
-        tokens = row[: row.index(prompter.end)] if prompter.end in row else row
-        lines = policy.tokenizer.decode(tokens, skip_special_tokens=True).strip().splitlines()
-        texts.append(lines[0].strip() if lines else "")
-    return texts
+    rows = written.tolist()
+    ended = [row[: row.index(prompter.end)] if prompter.end in row else row for row in rows]
+    return [_first_line(policy, tokens) for tokens in ended]
+
+
+def written_titles(policy: LanguagePolicy) -> list[str]:
+    """Each item's title as the policy would write it: long ones are cut as in training."""
+    return [_first_line(policy, tokens.tolist()) for tokens in policy.prompter.title_tokens]
+
+
+def _first_line(policy: LanguagePolicy, tokens: list[int]) -> str:
+    lines = policy.tokenizer.decode(tokens, skip_special_tokens=True).strip().splitlines()
+    return lines[0].strip() if lines else ""

@@ -206,7 +206,7 @@ class Prompter:
         candidates: NDArray[np.int64] | None = None,
         text: str | None = None,
     ) -> int:
-        """Items of the last `max_history` that a prompt leaves out because it has no room."""
+        """Utterances, and items of the last `max_history`, that a prompt has no room for."""
         return self._filled(history, name, candidates, text)[2]
 
     def fitting_after_opening(self, items: NDArray[np.int64]) -> int:
@@ -243,13 +243,16 @@ class Prompter:
             )
         if text and DIALOGUE in template.pieces:
             said = self._encode(text.split(BREAK))
-            slots[DIALOGUE] = self._lines(said[len(said) - self._fitting(said, budget) :])
+            count = self._fitting(said, budget)
+            lost = len(said) - count
+            kept_lines = said[lost:] or [said[-1][-max(1, budget) :]]  # at least its last words
+            slots[DIALOGUE] = self._lines(kept_lines)
             budget -= sum(map(len, slots[DIALOGUE]))
         if HISTORY in template.pieces:
             recent = history[max(0, len(history) - self.max_history) :]
             kept = self.fitting(recent, budget)
             slots[HISTORY] = self._lines([self.title_tokens[item] for item in kept])
-            lost = len(recent) - len(kept)
+            lost += len(recent) - len(kept)
         return template, slots, lost
 
     def _fitting(self, lines: Sequence[Tokens], budget: int) -> int:

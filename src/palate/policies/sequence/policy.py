@@ -42,7 +42,6 @@ class SequencePolicy:
 
     kind = "sequence"
     learns_whole_histories = True
-    shares_histories = True
     lists_candidates = False
 
     def __init__(self, model: SequenceModel, items: pa.Table) -> None:
@@ -130,6 +129,11 @@ class SequencePolicy:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @property
+    def moments_together(self) -> int:
+        """As many as one pass reads."""
+        return self.max_history
 
     def history_windows(self, history: History) -> list[History]:
         """See `Policy.history_windows`; a window has one item more than is read, the last target,
