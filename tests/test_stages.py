@@ -12,6 +12,7 @@ from palate.data.contexts import Context
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning, PalateError
 from palate.pipeline import go_on, run
 from palate.recommend import policy_of, recommend, write_lists
+from palate.report.table import table_rows
 
 SMALL = {
     "trackers": [],
@@ -214,8 +215,10 @@ def candidates(folder, **changes):
             "evaluation__protocols": ["candidates", "generation"]}  # fmt: skip
 
 
-def test_candidate_files_are_ranked_as_they_are_and_written_freely(tmp_path):
-    metrics = run(config(**candidates(tmp_path)), tmp_path / "out", say=quiet)
+@pytest.mark.parametrize("prompts", ["history_and_candidates", "history"])
+def test_candidate_files_are_ranked_as_they_are_and_written_freely(prompts, tmp_path):
+    given = {**candidates(tmp_path), "policy__prompts": prompts}
+    metrics = run(config(**given), tmp_path / "out", say=quiet)
     written = pq.read_table(tmp_path / "out" / "generations.parquet").to_pylist()
     mine = [row for row in written if row["stage"] == "aligned"]
     assert len(mine) == 6
@@ -223,11 +226,14 @@ def test_candidate_files_are_ranked_as_they_are_and_written_freely(tmp_path):
     assert found["valid_ratio"]["value"] == pytest.approx(np.mean([row["valid"] for row in mine]))
     assert found["hit_ratio@1"]["value"] == pytest.approx(np.mean([row["hit"] for row in mine]))
     assert set(metrics["difference"]["generation"]) == {"valid_ratio", "hit_ratio@1"}
+    header, rows = table_rows(metrics, candidates=4)
+    assert header == ["stage", "HR@1|4", "95 % interval", "ValidRatio", "HitRatio@1"]
+    assert {row[0]: row[3] for row in rows}["aligned"] == f"{found['valid_ratio']['value']:.4f}"
     kept = pq.read_table(tmp_path / "out" / "candidates.parquet").to_pylist()
     titles = pq.read_table(tmp_path / "out" / "data" / "items.parquet")["title"].to_pylist()
-    given = json.loads((tmp_path / "test.json").read_text())
+    rows = json.loads((tmp_path / "test.json").read_text())
     assert [[titles[i] for i in row["item_ids"] if i >= 0] for row in kept] == [
-        row["itemList"] for row in given
+        row["itemList"] for row in rows
     ]
     assert (
         "candidates.parquet" in json.loads((tmp_path / "out" / "data.json").read_text())["sha256"]

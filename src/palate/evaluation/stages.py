@@ -77,7 +77,7 @@ class Evaluation:
         """Mean metrics of a policy on some contexts: the loss, and unless it is all that is
         asked for, those of the ranking, over the catalogue where the policy can."""
         lists = None
-        if policy.lists_candidates:
+        if self._by_list(policy):
             lists = self._lists(contexts, self.seed + 1)
         loss = {"loss": mean_loss(policy, contexts, lists, self.config.batch_size)}
         if metric == "loss":
@@ -99,7 +99,7 @@ class Evaluation:
         def rank() -> dict[str, Ranks]:
             policy = load()
             label = f"rank {stage}"
-            if policy.lists_candidates:
+            if self._by_list(policy):
                 return rank_candidates(
                     policy, self.contexts, self.candidates(), self.config.batch_size, label
                 )
@@ -152,6 +152,10 @@ class Evaluation:
             manifest["sha256"]["candidates.parquet"] = save_candidates(drawn, path)
             write_json(manifest, self._folder / "data.json")
         return load_candidates(path)
+
+    def _by_list(self, policy: Policy) -> bool:
+        """Whether a policy scores candidate lists alone: it must, or is asked for no more."""
+        return policy.lists_candidates or "catalogue" not in self.config.protocols
 
     def _lists(self, contexts: ContextSet, seed: int) -> Candidates:
         """The source's own candidate lists where every context has one, else drawn ones."""

@@ -20,7 +20,8 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
         for stage in (*ORDER, *TRUTH)
         for protocol, values in metrics.get(stage, {}).items()
     }
-    cutoffs = {int(name.split("@")[1]) for p in held.values() for name in p if "@" in name}
+    ranked = [name for p in ("catalogue", "candidates") for name in held.get(p, {})]
+    cutoffs = {int(name.split("@")[1]) for name in ranked if "@" in name}
     k = 10 if 10 in cutoffs else max(cutoffs)
     wanted = [
         (f"NDCG@{k}", "catalogue", f"ndcg@{k}"),
@@ -29,6 +30,9 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
         (f"NDCG@{k}|{candidates}", "candidates", f"ndcg@{k}"),
     ]
     columns = [(t, p, m) for t, p, m in wanted if m in held.get(p, {})][:3]
+    if "generation" in held:
+        written = [("ValidRatio", "valid_ratio"), ("HitRatio@1", "hit_ratio@1")]
+        columns = [columns[0], *((title, "generation", name) for title, name in written)]
     header = ["stage", columns[0][0], "95 % interval", *(title for title, _, _ in columns[1:])]
     stages = [stage for stage in (*ORDER, *TRUTH) if stage in metrics]
     rows = [_row(stage, metrics[stage], columns, "") for stage in stages]
