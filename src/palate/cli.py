@@ -242,6 +242,52 @@ def recommend(
 
 
 @app.command
+def export(
+    folder: Path,
+    /,
+    *,
+    out: Path,
+    split: Literal["train", "validation", "test"] = "train",
+    epoch: int = 0,
+    form: Literal["trl", "llamafactory"] = "trl",
+    one_rejected: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Write what a run aligns on as rows for other trainers: prompt, chosen, rejected.
+
+    Examples:
+
+      palate export runs/a --out rows.jsonl
+
+      palate export runs/a --out pairs.jsonl --one-rejected --form llamafactory
+
+      palate export runs/a --out test.jsonl --split test
+
+    Parameters
+    ----------
+    folder
+        Run folder that holds prepared data, trained or not.
+    out
+        File for the rows, .jsonl.
+    split
+        Whose contexts to write.
+    epoch
+        Which pass of alignment the negatives are drawn for; 0 is the first.
+    form
+        Names of the keys: prompt for TRL, instruction and input for LLaMA-Factory.
+    one_rejected
+        A row for each rejected title, as both read them; otherwise rejected is a list.
+    overwrite
+        Replace the file.
+    """
+    _quiet()
+    from palate.preference_rows import export as write_rows
+
+    done = write_rows(folder, out, split, epoch, form, one_rejected, overwrite)
+    _say(f"{done.rows:,} rows of {done.contexts:,} contexts in {out}")
+
+
+@app.command
 def sources() -> None:
     """List the sources of data and their options.
 

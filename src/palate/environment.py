@@ -90,7 +90,8 @@ def check_data(config: RunConfig, data: Prepared, starts_anew: bool = True) -> N
     if data.has_texts and not asks_for_text:
         raise ConfigError(
             f"policy.prompts: source '{config.data.source}' gives dialogues, but "
-            f"'{config.policy.prompts}' has no slot {DIALOGUE}. Use --set policy.prompts=dialogue."
+            f"'{config.policy.prompts}' has no slot {DIALOGUE}. Use --set policy.prompts=dialogue, "
+            "or prompt for texts that are whole prompts already."
         )
 
 

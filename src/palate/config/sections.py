@@ -111,7 +111,8 @@ class PolicyConfig(Section):
     """Language: tiny (default) or small, made from scratch; a folder, or a Hugging Face name.
     Sequence: a folder that Palate saved, or null for new weights."""
     prompts: str = "history"
-    """Language: history, history_and_candidates, dialogue, or a file of templates."""
+    """Language: history, history_and_candidates, dialogue, prompt (a text as it is), or a file of
+    templates."""
     max_history: int | None = Field(default=None, ge=1)
     """Most recent items that are read. Null: 10 for language, 50 for sequence."""
     sequence: SequenceShape = SequenceShape()

@@ -23,6 +23,7 @@ from palate.data.sources.conversation import conversation
 from palate.data.sources.files import files
 from palate.data.sources.lastfm import lastfm
 from palate.data.sources.movielens import movielens
+from palate.data.sources.preferences import preferences
 from palate.data.sources.simulate import simulate
 from palate.data.tables import SourceTables
 from palate.errors import ConfigError, DataWarning, did_you_mean
@@ -37,6 +38,7 @@ BUILT_IN: dict[str, Source] = {
     "lastfm": lastfm,
     "candidate_file": candidate_file,
     "conversation": conversation,
+    "preferences": preferences,
 }
 MAX_TITLE = 300
 """Characters of a title that are kept. A policy reads a title token by token, so that one of

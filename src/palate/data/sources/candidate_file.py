@@ -71,7 +71,7 @@ def candidate_file(
     if items is not None:
         items_file = read_file(place_of(items, folder), "a file of titles (.csv, .tsv or .parquet)")
         hashes[items_file.name] = items_file.sha256
-        catalogue = read_items(items_file, _title_column(items_file), numbered=True)
+        catalogue = read_items(items_file, title_column(items_file), numbered=True)
     known = {} if catalogue is None else ids_by_title(catalogue, str(items))
     titles = Titles(known, aliases or {}, grows=catalogue is None, hint=HINT)
     windows = [
@@ -195,7 +195,8 @@ def _files(path: Path, named: dict[str, str | None]) -> dict[str, Path]:
     return {split: files[0] for split, files in found.items() if files}
 
 
-def _title_column(file: FileContent) -> dict[str, str]:
+def title_column(file: FileContent) -> dict[str, str]:
+    """Which column of a catalogue is read as `title`, where it has another name."""
     kind = format_of(file.name)
     if kind not in DELIMITERS:
         return {}

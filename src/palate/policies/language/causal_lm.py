@@ -1,7 +1,6 @@
 """A Hugging Face causal language model as a policy: an item is its title."""
 
 import inspect
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.data.contexts import Context, ContextSet, History, Ids
-from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
+from palate.errors import ConfigError, DataError, DataWarning
 from palate.files import write_json, write_text
 from palate.policies.language import packing
 from palate.policies.language.adapters import (
@@ -28,15 +27,15 @@ from palate.policies.language.adapters import (
     save_model,
 )
 from palate.policies.language.catalogue import catalogue_log_probs
-from palate.policies.language.from_scratch import SIZES, new_model, train_tokenizer
+from palate.policies.language.from_scratch import SIZES, new_model
 from palate.policies.language.packing_check import reason_against_packing
-from palate.policies.language.prompts import (
-    Prompter,
-    Tokens,
-    parse_templates,
-    read_templates,
-    shortened,
+from palate.policies.language.prompters import (
+    longest_input,
+    prompter_for,
+    read_saved,
+    tokenizer_of,
 )
+from palate.policies.language.prompts import Tokens, read_templates, shortened
 from palate.policies.language.weights import (
     check_quantizable,
     check_quantization,
@@ -53,7 +52,7 @@ from palate.policies.policy import (
     top_items,
     windows,
 )
-from palate.randomness import permutation, random_bits
+from palate.randomness import random_bits
 
 
 class LanguagePolicy:
@@ -94,18 +93,8 @@ class LanguagePolicy:
         self.adapter = adapter
         self.quantized = quantized
         self.stages = tuple(stages)
-        titles = [] if items is None else [str(t) for t in items["title"].to_pylist()]
-        limit = _longest_input(model.config)
-        self.prompter = Prompter(
-            tokenizer,
-            parse_templates(prompts, "prompts"),
-            titles,
-            max_history,
-            max_tokens=limit,
-            seed=seed,
-        )
-        longest = max((len(tokens) for tokens in self.prompter.title_tokens), default=0)
-        self.prompter.max_tokens = limit - longest
+        limit = longest_input(model.config)
+        self.prompter = prompter_for(tokenizer, items, prompts, max_history, limit, seed)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         accepted = inspect.signature(causal_lm(model).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
@@ -151,9 +140,7 @@ class LanguagePolicy:
             check_quantization(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         text, templates = read_templates(prompts)
         if base in SIZES:
-            pieces = [piece for template in templates for piece in template.pieces]
-            texts = [*(str(t) for t in items["title"].to_pylist()), *pieces]
-            tokenizer = train_tokenizer(texts, SIZES[base].vocabulary)
+            tokenizer = tokenizer_of(base, items, templates)
             model: Any = new_model(base, tokenizer, seed)
         else:
             model, tokenizer = pretrained(base, quantize=quantize)
@@ -168,15 +155,7 @@ class LanguagePolicy:
     @classmethod
     def load(cls, folder: Path) -> "LanguagePolicy":
         """A policy from a folder that `save` wrote."""
-        try:
-            settings = json.loads((folder / "palate.json").read_text("utf-8"))
-            items = pq.read_table(folder / "items.parquet")
-            text = (folder / "prompts.txt").read_text("utf-8")
-        except (OSError, ValueError) as error:  # a file is missing, or cut
-            raise CheckpointError(
-                f"{folder} holds no whole policy ({error}). Expected palate.json, items.parquet, "
-                "prompts.txt, the tokenizer and the weights; train or copy it again."
-            ) from error
+        settings, items, text = read_saved(folder)
         history, seed = settings["max_history"], settings["seed"]
         if "adapter" not in settings:
             model, tokenizer = pretrained(str(folder))
@@ -255,11 +234,7 @@ class LanguagePolicy:
     def prompt_tokens(self, context: Context, item_ids: Ids | None = None) -> Tokens:
         """Token ids of a context's prompt; a template with candidates shows those of the context,
         or else the scored ones in an order named by the context."""
-        shown = context.candidates
-        if shown is None and item_ids is not None and self.lists_candidates:
-            present = item_ids[item_ids != PADDING_ITEM]
-            order = permutation(len(present), self.seed, "candidates", context.context_id)
-            shown = present[order]
+        shown = self.prompter.shown(context, item_ids)
         return self.prompter.prompt(context.history, context.context_id, shown, context.text)
 
     def shortened(self, contexts: ContextSet) -> tuple[int, int]:
@@ -382,10 +357,3 @@ class LanguagePolicy:
         if self._keeps_logits:
             return model(**inputs, logits_to_keep=batch["kept"]).logits
         return model(**inputs).logits[:, -batch["kept"] :]
-
-
-def _longest_input(config: Any) -> int:
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        if getattr(config, name, None):
-            return int(getattr(config, name))
-    return 2048

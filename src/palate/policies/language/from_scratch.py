@@ -9,6 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
 PAD_ID, BEGIN_ID, END_ID = 0, 1, 2
+MAX_TOKENS = 1024
+"""Longest input of a model made here."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def new_model(
-    size: str, tokenizer: PreTrainedTokenizerFast, seed: int, max_tokens: int = 1024
+    size: str, tokenizer: PreTrainedTokenizerFast, seed: int, max_tokens: int = MAX_TOKENS
 ) -> LlamaForCausalLM:
     """A Llama of a named size with random weights drawn from a seed.
 

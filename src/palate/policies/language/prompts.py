@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.data.contexts import ContextSet
+from palate.data.contexts import Context, ContextSet
 from palate.errors import ConfigError, DataError, did_you_mean
-from palate.randomness import integers, random_bits
+from palate.randomness import integers, permutation, random_bits
 
 HISTORY, CANDIDATES, DIALOGUE = "{history}", "{candidates}", "{dialogue}"
 SLOTS = (HISTORY, CANDIDATES, DIALOGUE)
 BREAK = "\n"
-BUILT_IN = ("history", "history_and_candidates", "dialogue")
+BUILT_IN = ("history", "history_and_candidates", "dialogue", "prompt")
 
 Tokens = NDArray[np.int64]
 
@@ -188,11 +188,33 @@ class Prompter:
         Raises:
             DataError: what must stay is longer than the model reads.
         """
-        template, slots, _ = self._filled(history, name, candidates, text)
-        parts = [self.begin]
-        for piece in template.pieces:
-            parts.extend(slots[piece] if piece in slots else [self._literals[piece]])
-        return np.concatenate(parts)
+        return np.concatenate([self.begin, *self._parts(history, name, candidates, text)])
+
+    def prompt_text(
+        self,
+        history: NDArray[np.int64],
+        name: int,
+        candidates: NDArray[np.int64] | None = None,
+        text: str | None = None,
+    ) -> str:
+        """What `prompt` gives, as text and without the begin token."""
+        parts = self._parts(history, name, candidates, text)
+        return "".join(
+            self.tokenizer.decode(
+                part.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            for part in parts
+        )
+
+    def shown(
+        self, context: Context, item_ids: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """The candidates that a context's prompt shows, in their order: the context's own, or else
+        the scored ones (those from 0 on) in an order named by the context."""
+        if context.candidates is not None or item_ids is None or not self.lists_candidates:
+            return context.candidates
+        present = item_ids[item_ids >= 0]
+        return present[permutation(len(present), self.seed, "candidates", context.context_id)]
 
     def fitting(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
         """The most recent items, whole, whose titles and line breaks fit a budget of tokens."""
@@ -218,6 +240,20 @@ class Prompter:
         budget = self.max_tokens - len(self.begin) - max(openings)
         costs = [len(self.title_tokens[item]) + len(self.break_tokens) for item in items]
         return max(1, int(np.searchsorted(np.cumsum(costs), budget, side="right")))
+
+    def _parts(
+        self,
+        history: NDArray[np.int64],
+        name: int,
+        candidates: NDArray[np.int64] | None,
+        text: str | None,
+    ) -> list[Tokens]:
+        template, slots, _ = self._filled(history, name, candidates, text)
+        return [
+            part
+            for piece in template.pieces
+            for part in (slots[piece] if piece in slots else [self._literals[piece]])
+        ]
 
     def _filled(
         self,

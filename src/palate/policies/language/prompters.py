@@ -1,0 +1,130 @@
+"""The prompts of a policy without its weights: from its folder, or before it is made."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import AutoConfig, AutoTokenizer
+
+from palate.errors import CheckpointError
+from palate.policies.language.from_scratch import MAX_TOKENS, SIZES, train_tokenizer
+from palate.policies.language.prompts import Prompter, Template, parse_templates, read_templates
+
+NO_LIMIT = 2**31
+
+
+def prompter_for(
+    tokenizer: Any,
+    items: pa.Table | None,
+    prompts: str,
+    max_history: int,
+    limit: int,
+    seed: int,
+) -> Prompter:
+    """A prompter that leaves room for the longest title behind every prompt.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with an end token.
+        items: the catalogue with a `title` column; None for no titles.
+        prompts: text of a prompt file.
+        max_history: most recent items a prompt may hold.
+        limit: tokens the model reads.
+        seed: names the choice of templates.
+    """
+    titles = [] if items is None else [str(t) for t in items["title"].to_pylist()]
+    templates = parse_templates(prompts, "prompts")
+    prompter = Prompter(tokenizer, templates, titles, max_history, limit, seed=seed)
+    prompter.max_tokens -= max((len(tokens) for tokens in prompter.title_tokens), default=0)
+    return prompter
+
+
+def saved_prompter(folder: Path) -> Prompter:
+    """The prompter of a language policy that Palate saved; its weights are not read.
+
+    Raises:
+        CheckpointError: something that prompts need is missing from the folder.
+    """
+    settings, items, text = read_saved(folder)
+    base = settings.get("base", ".")
+    place = base if settings.get("quantized", False) else str(folder / base)
+    tokenizer, limit = _pretrained(place, str(folder))
+    return prompter_for(tokenizer, items, text, settings["max_history"], limit, settings["seed"])
+
+
+def new_prompter(base: str, items: pa.Table, prompts: str, max_history: int, seed: int) -> Prompter:
+    """The prompter that a policy made by `LanguagePolicy.create` will have.
+
+    Args:
+        base: "tiny" or "small", a folder, or a hub name.
+        items: the catalogue.
+        prompts: a built-in prompt file's name or a path.
+        max_history: most recent items a prompt may hold.
+        seed: names the choice of templates.
+
+    Raises:
+        ConfigError: there is no such prompt file, or it is wrong.
+        CheckpointError: there is no such base.
+    """
+    text, templates = read_templates(prompts)
+    if base in SIZES:
+        tokenizer, limit = tokenizer_of(base, items, templates), MAX_TOKENS
+    else:
+        tokenizer, limit = _pretrained(base, base)
+    return prompter_for(tokenizer, items, text, max_history, limit, seed)
+
+
+def unlimited_prompter(items: pa.Table, prompts: str, max_history: int, seed: int) -> Prompter:
+    """A prompter for no model in particular: no title is cut, and no prompt for want of room."""
+    _, templates = read_templates(prompts)
+    titles = [str(title) for title in items["title"].to_pylist()]
+    tokenizer = tokenizer_of("tiny", items, templates)
+    return Prompter(tokenizer, templates, titles, max_history, NO_LIMIT, NO_LIMIT, seed)
+
+
+def read_saved(folder: Path) -> tuple[dict[str, Any], pa.Table, str]:
+    """Settings, catalogue and prompts of a language policy's folder.
+
+    Raises:
+        CheckpointError: one of their files is missing, or cut.
+    """
+    try:
+        settings = json.loads((folder / "palate.json").read_text("utf-8"))
+        items = pq.read_table(folder / "items.parquet")
+        text = (folder / "prompts.txt").read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} holds no whole policy ({error}). Expected palate.json, items.parquet, "
+            "prompts.txt, the tokenizer and the weights; train or copy it again."
+        ) from error
+    return settings, items, text
+
+
+def tokenizer_of(base: str, items: pa.Table, templates: Sequence[Template]) -> Any:
+    """The tokenizer of a model made from scratch, trained on titles and templates."""
+    pieces = [piece for template in templates for piece in template.pieces]
+    texts = [*(str(t) for t in items["title"].to_pylist()), *pieces]
+    return train_tokenizer(texts, SIZES[base].vocabulary)
+
+
+def longest_input(config: Any) -> int:
+    """Tokens that a model reads, by its configuration."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        if getattr(config, name, None):
+            return int(getattr(config, name))
+    return 2048
+
+
+def _pretrained(model: str, tokenizer: str) -> tuple[Any, int]:
+    """A tokenizer, and the tokens that its model reads."""
+    try:
+        config = AutoConfig.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(tokenizer), longest_input(config)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"no tokenizer and configuration could be loaded from '{model}' ({first_line}). "
+            f"Expected {', '.join(SIZES)}, a folder with config.json, or a hub name."
+        ) from error
