@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from palate.chosen_objective import chosen_objective, described
 from palate.config import RunConfig, source_arguments
 from palate.data.contexts import ContextSet, Prepared, sample_contexts
 from palate.data.prepare import Preparation, prepare
@@ -23,7 +24,6 @@ from palate.environment import check_data, check_environment
 from palate.evaluation.stages import Evaluation, write_metrics
 from palate.files import replacing, write_json
 from palate.negatives import mixture
-from palate.objectives import objectives
 from palate.policies import LanguagePolicy, Policy, load_policy
 from palate.policies.reference import REFERENCES
 from palate.run_folder import (
@@ -244,8 +244,8 @@ def align_stage(run: Run) -> None:
     if (run.folder / "aligned").is_dir():
         return
     options = run.config.align
-    described = ", ".join(f"{count} {name}" for name, count in options.negatives.items())
-    run.say(f"align: {options.objective}, beta {options.beta:g}, negatives: {described}")
+    negatives = ", ".join(f"{count} {name}" for name, count in options.negatives.items())
+    run.say(f"align: {described(options)}, beta {options.beta:g}, negatives: {negatives}")
     policy = _load(run.folder / "sft", run.device)
     policy.start_stage("align")
     policy.model.to(run.device)
@@ -253,7 +253,7 @@ def align_stage(run: Run) -> None:
         policy,
         run.data,
         mixture(options.negatives, run.data, options.exclude_history, options.sampler_options),
-        objectives()[options.objective],
+        chosen_objective(options),
         options.beta,
         REFERENCES[options.reference](policy, options.precision),
         _validation(run, policy, options.metric),

@@ -15,10 +15,10 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from palate.config import TrainingOptions
+from palate.chosen_objective import chosen_objective
+from palate.config import AlignConfig, TrainingOptions
 from palate.errors import CheckpointError, ConfigError
 from palate.negatives import mixture
-from palate.objectives import OBJECTIVES
 from palate.policies import LanguagePolicy, load_policy
 from palate.policies.language.adapters import AdaptedModel, Adapter, merge, plain_weights
 from palate.policies.language.weights import ADAPTER_WEIGHTS, check_quantization
@@ -53,7 +53,7 @@ def aligned(policy, data, folder, validation=lambda: {"loss": 1.0}, **options):
         policy,
         data,
         mixture({"uniform": 4}, data),
-        OBJECTIVES["s_dpo"],
+        chosen_objective(AlignConfig(objective="s_dpo")),
         beta=1.0,
         reference=AdapterOff(policy),
         validation=validation,

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from palate.config import TrainingOptions
+from palate.chosen_objective import chosen_objective
+from palate.config import AlignConfig, TrainingOptions
 from palate.errors import ConfigError
 from palate.negatives import mixture
-from palate.objectives import OBJECTIVES, CandidateScores
+from palate.objectives import CandidateScores, s_dpo
 from palate.policies import LanguagePolicy, load_policy
 from palate.policies.language.adapters import Adapter, without_training_adapter
 from palate.policies.reference import (
@@ -92,7 +93,7 @@ def step(policy, batch, reference, reference_first=False):
     before = before if reference_first else reference.log_probs(batch)
     levels = batch["levels"]
     scores = CandidateScores(policy=scored, reference=before, levels=levels, check=False)
-    loss = OBJECTIVES["s_dpo"](scores, beta=1.0).mean()
+    loss = s_dpo(scores, beta=1.0).mean()
     loss.backward()
     gradients = {
         n: w.grad.clone() for n, w in policy.model.named_parameters() if w.grad is not None
@@ -179,7 +180,7 @@ def trained(policy, data, reference, folder, **options):
         policy,
         data,
         mixture({"uniform": 4}, data),
-        OBJECTIVES["s_dpo"],
+        chosen_objective(AlignConfig(objective="s_dpo")),
         beta=1.0,
         reference=reference,
         validation=lambda: {"loss": 1.0},

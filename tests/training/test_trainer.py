@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from palate.config import TrainingOptions
+from palate.chosen_objective import chosen_objective
+from palate.config import AlignConfig, TrainingOptions
 from palate.errors import DataError, DataWarning
 from palate.negatives import Mixture, Observed, mixture
-from palate.objectives import OBJECTIVES, CandidateScores
+from palate.objectives import OBJECTIVES, CandidateScores, s_dpo
 from palate.policies import LanguagePolicy
 from palate.policies.reference import Frozen
-from palate.training.align import align, reward_logs
+from palate.training.align import align
+from palate.training.alignment_logs import reward_logs
 from palate.training.preference_sets import (
     BucketedBatches,
     PreferenceSets,
@@ -39,7 +41,7 @@ def aligned(data, folder, objective="s_dpo", negatives=None, **options):
         policy,
         data,
         mixture(negatives or {"observed": 2, "uniform": 4}, data),
-        OBJECTIVES[objective],
+        chosen_objective(AlignConfig(objective=objective)),
         1.0,
         Frozen(policy),
         lambda: {"loss": 1.0},
@@ -67,7 +69,7 @@ def test_eight_by_one_is_four_by_two(small_data, tmp_path):
                 reference.log_probs(batch),
                 levels=batch["levels"],
             )
-            return OBJECTIVES["s_dpo"](scores), {}
+            return s_dpo(scores), {}
 
         steps, _ = train(
             "align",
@@ -154,7 +156,11 @@ def test_a_stopped_stage_resumes_to_the_same_weights(small_data, tmp_path):
             raise Stop
         return {"loss": 1.0}
 
-    arguments = (mixture({"observed": 2, "uniform": 4}, small_data), OBJECTIVES["s_dpo"], 1.0)
+    arguments = (
+        mixture({"observed": 2, "uniform": 4}, small_data),
+        chosen_objective(AlignConfig(objective="s_dpo")),
+        1.0,
+    )
     rest = (TrainingOptions(**{**QUICK, **options}), tmp_path / "cut")
     with pytest.raises(Stop):
         align(policy, small_data, *arguments, Frozen(policy), validation, *rest, 5, ())
@@ -177,7 +183,11 @@ def test_patience_survives_a_stop(stop_at, small_data, tmp_path):
     options = TrainingOptions(
         **{**QUICK, "max_steps": 12, "batch_size": 4, "evaluations": 30, "patience": 3}
     )
-    arguments = (mixture({"uniform": 4}, small_data), OBJECTIVES["s_dpo"], 1.0)
+    arguments = (
+        mixture({"uniform": 4}, small_data),
+        chosen_objective(AlignConfig(objective="s_dpo")),
+        1.0,
+    )
 
     def run(folder, losses):
         policy, left = new_policy(small_data), list(losses)

@@ -48,9 +48,9 @@ def parse_config(content: dict[str, Any]) -> RunConfig:
 
 def _unknown_names(content: dict[str, Any]) -> list[str]:
     """What only the registries can tell: names of sources, samplers, objectives, references."""
+    from palate.chosen_objective import objective_problems
     from palate.data.sources import check_options, sources
     from palate.negatives import check_sampler_options, samplers
-    from palate.objectives import objectives
     from palate.policies.reference import REFERENCES
 
     sections = {"data": vars(DataConfig()), "align": vars(AlignConfig())}
@@ -64,12 +64,12 @@ def _unknown_names(content: dict[str, Any]) -> list[str]:
     problems = []
     for key, name, known in [
         ("data.source", data["source"], sources()),
-        ("align.objective", align["objective"], objectives()),
         ("align.reference", align["reference"], REFERENCES),
         *[(f"align.negatives.{name}", name, samplers()) for name in negatives],
     ]:
         if isinstance(name, str) and name not in known:
             problems.append(f"{key}: '{name}' is unknown.{did_you_mean(name, known)}")
+    problems += objective_problems(align)
     problems += [
         f"align.negatives.{name}: {count} negatives; expected at least 1."
         for name, count in negatives.items()
@@ -111,7 +111,7 @@ def _problem(entry: Any) -> str:
             section = next(kind for kind in kinds if hasattr(kind, "model_fields"))
         hint = did_you_mean(entry["loc"][-1], section.model_fields)
         return f"{where}: there is no such key.{hint}"
-    if isinstance(found, dict) and entry["type"] == "value_error":
+    if entry["type"] == "value_error":
         return f"{where}: {entry['msg'].removeprefix('Value error, ')}."
     message = entry["msg"][0].lower() + entry["msg"][1:]
     return f"{where}: {message}; found {found!r}."

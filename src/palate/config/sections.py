@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 METRICS = r"^(loss|(hr|recall|ndcg|mrr|map)@[1-9]\d*)$"
 
@@ -172,6 +179,24 @@ class SFTConfig(TrainingOptions):
     """Validation metric that chooses the checkpoint; see align.metric."""
 
 
+class DynamicPOOptions(Section):
+    """DynamicPO (arXiv 2605.00327): negatives at the boundary, and a β for each."""
+
+    margin: float = 2.0
+    """γ: how far a negative must stand between positive and rest for a larger β, in nats."""
+    scale: float = Field(default=0.5, ge=0, lt=1)
+    """Largest relative change of β."""
+
+
+class BatchBetaOptions(Section):
+    """β-DPO (arXiv 2407.08639): β by the margin of the batch."""
+
+    alpha: float = Field(default=0.6, ge=0)
+    """Relative change of β for each nat of margin above the running one."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the running margin that stays, batch by batch."""
+
+
 class AlignConfig(TrainingOptions):
     """Preference optimisation of the imitating policy."""
 
@@ -179,8 +204,16 @@ class AlignConfig(TrainingOptions):
     """Passes over the contexts, at most."""
     learning_rate: float = Field(default=3e-4, gt=0)
     """Largest learning rate."""
-    objective: str = "s_dpo"
-    """dpo, lipo, dmpo, s_dpo or mult_dpo."""
+    objective: str | dict[str, float] = "s_dpo"
+    """dpo, ipo, simpo, lipo, dmpo, mppo, s_dpo, mult_dpo or pl_dpo; or a weighted sum, of which
+    sft can be a term: {mult_dpo: 1.0, sft: 0.1}."""
+    objective_options: dict[str, dict[str, Any]] = {}
+    """Objective → its options, such as {lipo: {lambda_weights: true}}."""
+    dynamicpo: DynamicPOOptions | None = None
+    """Compare with boundary negatives alone, each with its own beta: {} for the defaults; null
+    for all negatives."""
+    batch_beta: BatchBetaOptions | None = None
+    """Let beta follow the margin of each batch (β-DPO): {} for the defaults; null for one beta."""
     beta: float = Field(default=1.0, gt=0)
     """Inverse temperature: larger keeps nearer to the reference."""
     reference: str = "frozen"
@@ -192,6 +225,22 @@ class AlignConfig(TrainingOptions):
     exclude_history: bool = True
     """Never draw an item of the history as a negative; `observed` then draws the dislikes that
     come later in training."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _terms(cls, objective: Any) -> Any:
+        if isinstance(objective, str):
+            return objective
+        if not isinstance(objective, dict) or not objective:
+            raise ValueError(
+                f"expected a name such as s_dpo, or weights such as {{mult_dpo: 1.0, sft: 0.1}}; "
+                f"found {objective!r}"
+            )
+        for name, weight in objective.items():
+            is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not is_number or not 0 < weight < float("inf"):
+                raise ValueError(f"the weight of {name} is {weight!r}; expected a number above 0")
+        return objective
 
 
 class EvaluationConfig(Section):

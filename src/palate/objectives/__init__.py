@@ -5,20 +5,25 @@ from importlib.metadata import entry_points
 
 from torch import Tensor
 
-from palate.objectives.multi_negative import dmpo, s_dpo
-from palate.objectives.pairwise import dpo, lipo
+from palate.objectives.dynamicpo import DynamicPO
+from palate.objectives.multi_negative import dmpo, mppo, s_dpo
+from palate.objectives.pairwise import dpo, ipo, lipo, simpo
 from palate.objectives.scores import CandidateScores
-from palate.objectives.set_wise import mult_dpo
+from palate.objectives.set_wise import mult_dpo, pl_dpo, setwise_bound_gap
 
 # (scores, beta=…, further options by keyword) → (B,) loss in nats
 Objective = Callable[..., Tensor]
 
 OBJECTIVES: dict[str, Objective] = {
     "dpo": dpo,
+    "ipo": ipo,
+    "simpo": simpo,
     "lipo": lipo,
     "dmpo": dmpo,
+    "mppo": mppo,
     "s_dpo": s_dpo,
     "mult_dpo": mult_dpo,
+    "pl_dpo": pl_dpo,
 }
 
 
@@ -31,11 +36,17 @@ def objectives() -> dict[str, Objective]:
 __all__ = [
     "OBJECTIVES",
     "CandidateScores",
+    "DynamicPO",
     "Objective",
     "dmpo",
     "dpo",
+    "ipo",
     "lipo",
+    "mppo",
     "mult_dpo",
     "objectives",
+    "pl_dpo",
     "s_dpo",
+    "setwise_bound_gap",
+    "simpo",
 ]

@@ -1,49 +1,71 @@
-"""The scores of a batch of candidates: what every objective reads, and how it is checked."""
+"""The scores of a batch of candidates: what every objective reads."""
 
 import math
-from dataclasses import dataclass, field
-from numbers import Real
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from palate.errors import ConfigError, DataError
+from palate.errors import ConfigError
+from palate.objectives.checks import check_tensors, check_values, lacking
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateScores:
     """Log-probabilities and levels of K candidates in each of B contexts.
 
-    On construction half precision becomes float32 (float64 is kept), padding becomes 0 whatever
-    it held, a score that is not finite becomes NaN, and the reference is detached. `dtype`s may
-    differ; arithmetic takes the wider one.
+    On construction a candidate of weight 0 becomes padding, half precision becomes float32
+    (float64 is kept), padding becomes 0 whatever it held, a score that is not finite becomes NaN,
+    and all but the policy is detached. `dtype`s may differ; arithmetic takes the wider one.
+
+    Pairs are laid out as (B, P, K): P places hold the positives of a context, in the order of
+    their columns, and K its candidates. P is the most positives of any context where the host
+    knows it, else K; further places are empty.
 
     Args:
         policy: (B, K) log π_θ(e|x). Values above 0 are legal.
         reference: (B, K) log π_ref(e|x), or None for a reference-free loss: then h = s.
         levels: (B, K) integers: 0 negative, 1 and more preferred (larger is better), -1 padding.
-            By keyword.
+            All from here on by keyword.
+        lengths: (B, K) tokens of each candidate, above 0; for objectives that average over tokens.
+            None, where a candidate is one token (an item id), is 1 everywhere.
+        weights: (B, K) at least 0: of a negative, how credible it is as one; of a positive, how
+            sure the preference is. Only ratios of positives count. None is 1 everywhere.
+        log_q: (B, K) log-probability with which each negative was drawn, up to a constant; not
+            read elsewhere. For softmax objectives, which a sampler would bias. None is uniform.
         check: also check the values, at the price of one synchronisation with the host here and
             one more in each objective. With False an unusable context has the loss NaN.
-            By keyword; default True.
+            Default True.
+        max_positives: most positives of any context, where the caller knows it; spares a device
+            without checks the work for K positives. None (default) finds it out if that is free.
 
     Raises:
         DataError: the tensors do not fit together; with `check`, a level below -1, a score that
-            is not finite outside the padding, or a context without two distinct levels.
+            is not finite outside the padding, a length or weight out of range, or a context
+            without two distinct levels.
     """
 
     policy: Tensor
     reference: Tensor | None = None
     levels: Tensor = field(kw_only=True)
+    lengths: Tensor | None = field(default=None, kw_only=True)
+    weights: Tensor | None = field(default=None, kw_only=True)
+    log_q: Tensor | None = field(default=None, kw_only=True)
     check: bool = field(default=True, kw_only=True)
+    max_positives: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        self._check_tensors()
+        check_tensors(self)
+        if self.weights is not None:
+            self._set("levels", self.levels.masked_fill(self.weights == 0, -1))
         if self.check:
-            self._check_values()
-        object.__setattr__(self, "policy", self._cleaned(self.policy))
-        if self.reference is not None:
-            object.__setattr__(self, "reference", self._cleaned(self.reference.detach()))
+            check_values(self)
+        self._set("policy", self._cleaned(self.policy))
+        for name in ("reference", "weights", "log_q"):
+            values = getattr(self, name)
+            if values is not None:
+                self._set(name, self._cleaned(values.detach()))
 
     @property
     def real(self) -> Tensor:
@@ -65,28 +87,101 @@ class CandidateScores:
         """(B, K) h = s − r, in nats; s without a reference; 0 at padding."""
         return self.policy if self.reference is None else self.policy - self.reference
 
-    def pair_mask(self) -> Tensor:
-        """(B, K, K) true at [b, p, i] where p is a positive and i a negative."""
-        return self.positives[:, :, None] & self.negatives[:, None, :]
+    @property
+    def per_token(self) -> Tensor:
+        """(B, K) s / length, in nats per token; 0 at padding."""
+        if self.lengths is None:
+            return self.policy
+        usable = self.lengths > 0
+        lengths = self.lengths.masked_fill(~usable, 1)
+        return (self.policy / lengths).masked_fill(self.real & ~usable, math.nan)
 
-    def pair_margins(self) -> Tensor:
-        """(B, K, K) h_p − h_i at [b, p, i], for every p and i; finite at padding."""
-        h = self.log_ratios
-        return h[:, :, None] - h[:, None, :]
+    @cached_property
+    def places(self) -> Tensor:
+        """(B, P) the column of the positive in each place; some other column in an empty one."""
+        bound, width = self._positives_at_most(), self.levels.shape[1]
+        if bound == width:
+            return torch.arange(width, device=self.levels.device).expand(self.levels.shape)
+        order = self.positives.byte().sort(dim=1, descending=True, stable=True).indices
+        return order[:, :bound]
+
+    @cached_property
+    def filled(self) -> Tensor:
+        """(B, P) true where a place holds a positive."""
+        return self.of_positives(self.positives)
+
+    def of_positives(self, values: Tensor) -> Tensor:
+        """The values (B, K) or (B, K, K) of the positives: (B, P) or (B, P, K)."""
+        if values.ndim == 2:
+            return values.gather(1, self.places)
+        return values.gather(1, self.places[:, :, None].expand(-1, -1, values.shape[2]))
+
+    def pair_mask(self) -> Tensor:
+        """(B, P, K) true at [b, p, i] where p holds a positive and i is a negative."""
+        return self.filled[:, :, None] & self.negatives[:, None, :]
+
+    def pair_margins(self, values: Tensor | None = None) -> Tensor:
+        """(B, P, K) v_p − v_e at [b, p, e], for every p and e; v is h unless (B, K) are given."""
+        values = self.log_ratios if values is None else values
+        return self.of_positives(values)[:, :, None] - values[:, None, :]
+
+    def mean_over_negatives(self, per_pair: Tensor) -> Tensor:
+        """The mean of a (B, P, K) tensor over the negatives, by their weights: (B, P)."""
+        return self.sum_over_negatives(per_pair) / self._negative_mass
+
+    def sum_over_negatives(self, per_pair: Tensor) -> Tensor:
+        """The sum of a (B, P, K) tensor over the negatives, times their weights: (B, P)."""
+        if self.weights is not None:
+            per_pair = per_pair * self.weights[:, None, :]
+        return per_pair.masked_fill(~self.pair_mask(), 0.0).sum(dim=2)
 
     def mean_over_positives(self, per_positive: Tensor) -> Tensor:
-        """The mean of a (B, K) tensor over the positives of each context.
+        """The mean of a (B, P) tensor over the positives of each context, by their weights.
 
-        What it holds elsewhere is not read. A context with no positive or no negative yields NaN
-        and no gradient: a batch that was not checked must not look like a loss of 0.
+        What it holds in empty places is not read. A context with no positive or no negative
+        yields NaN and no gradient: a batch that was not checked must not look like a loss of 0.
 
         Returns:
             (B,)
         """
-        positives = self.positives
-        total = per_positive.masked_fill(~positives, 0.0).sum(dim=1)
-        usable = positives.any(dim=1) & self.negatives.any(dim=1)
-        return (total / positives.sum(dim=1).clamp(min=1)).masked_fill(~usable, math.nan)
+        filled = self.filled
+        if self.weights is None:
+            total = per_positive.masked_fill(~filled, 0.0).sum(dim=1)
+            mean = total / filled.sum(dim=1).clamp(min=1)
+        else:
+            shares = self.of_positives(self.weights).masked_fill(~filled, 0.0)
+            total = (per_positive * shares).masked_fill(~filled, 0.0).sum(dim=1)
+            mean = total / shares.sum(dim=1).masked_fill(~filled.any(dim=1), 1.0)
+        usable = self.positives.any(dim=1) & self.negatives.any(dim=1)
+        return mean.masked_fill(~(usable & self._all_in_places), math.nan)
+
+    @cached_property
+    def log_masses(self) -> Tensor | None:
+        """(B, K) what softmax objectives add to β h: log weight − correction at negatives, else 0.
+
+        The correction of a negative i is log q_i + log mean_j exp(−log q_j), over all negatives j:
+        0 for uniform draws. None where there is nothing to add.
+        """
+        added = None
+        if self.weights is not None:
+            added = self.weights.masked_fill(~self.negatives, 1.0).log()
+        if self.log_q is not None:
+            inverse = (-self.log_q).masked_fill(~self.negatives, -math.inf)
+            empty = ~self.negatives.any(dim=1, keepdim=True)
+            total = inverse.masked_fill(empty, 0.0).logsumexp(dim=1, keepdim=True)
+            mean = total - self.negatives.sum(dim=1, keepdim=True).clamp(min=1).log()
+            correction = (self.log_q + mean).masked_fill(~self.negatives, 0.0)
+            added = -correction if added is None else added - correction
+        return added
+
+    def softmax_exponents(self, betas: float | Tensor) -> Tensor:
+        """(B, P, K) β (h_e − h_p), plus the log mass of a negative e: exponents of a softmax.
+
+        Args:
+            betas: a scalar, (B, 1, K) or (B, P, K).
+        """
+        exponents = -betas * self.pair_margins()
+        return exponents if self.log_masses is None else exponents + self.log_masses[:, None, :]
 
     def require_positive_and_negative(self) -> None:
         """Raise a DataError for the first context without level 0 or without a level above it.
@@ -94,145 +189,81 @@ class CandidateScores:
         Does nothing where the values are not checked (`check=False`).
         """
         if self.check:
-            lacking = ~(self.positives.any(dim=1) & self.negatives.any(dim=1))
-            if lacking.any():
-                raise self._lacks(int(lacking.nonzero()[0]))
+            missing = ~(self.positives.any(dim=1) & self.negatives.any(dim=1))
+            if missing.any():
+                raise lacking(self.levels, int(missing.nonzero()[0]))
+
+    def refuse_log_q(self, objective: str) -> None:
+        """Raise a ConfigError where `log_q` is given to an objective without a softmax."""
+        if self.log_q is not None:
+            raise ConfigError(
+                f"log_q corrects a softmax over negatives, which {objective} has not. Leave log_q "
+                "out, or use s_dpo, mult_dpo or pl_dpo."
+            )
+
+    def one_positive_each(self, negatives: Tensor) -> "CandidateScores":
+        """Each positive with negatives of its own, as a context: (B·P, K), one positive or none.
+
+        Values are not checked again, and the correction for `log_q` stays that of all negatives.
+
+        Args:
+            negatives: (B, P, K) true at the negatives of each positive.
+        """
+        places, width = self.places.shape[1], self.levels.shape[1]
+
+        def repeated(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.repeat_interleave(places, dim=0)
+
+        own = torch.zeros_like(negatives).scatter(2, self.places[:, :, None], True)
+        own &= self.filled[:, :, None]
+        levels = own.long().masked_fill(~own & ~negatives, -1).reshape(-1, width)
+        rows = self._copy()
+        for name in ("policy", "reference", "lengths", "weights", "log_q", "log_masses"):
+            rows._set(name, repeated(getattr(self, name)))
+        rows._set("levels", levels)
+        object.__setattr__(rows, "check", False)
+        object.__setattr__(rows, "max_positives", 1)
+        return rows
+
+    def in_float64(self) -> "CandidateScores":
+        """The same scores in float64, not checked again."""
+        wide = self._copy()
+        for name in ("policy", "reference", "weights", "log_q"):
+            values = getattr(self, name)
+            wide._set(name, None if values is None else values.double())
+        return wide
+
+    @cached_property
+    def _negative_mass(self) -> Tensor:
+        """(B, 1) number of negatives, or the sum of their weights; 1 where there is none."""
+        if self.weights is None:
+            return self.negatives.sum(dim=1, keepdim=True).clamp(min=1)
+        mass = self.weights.masked_fill(~self.negatives, 0.0).sum(dim=1, keepdim=True)
+        return mass.masked_fill(~self.negatives.any(dim=1, keepdim=True), 1.0)
+
+    @cached_property
+    def _all_in_places(self) -> Tensor:
+        """(B,) false where a context has more positives than `max_positives` promised."""
+        return self.filled.sum(dim=1) == self.positives.sum(dim=1)
+
+    def _positives_at_most(self) -> int:
+        if self.max_positives is not None:
+            return min(max(self.max_positives, 1), self.levels.shape[1])
+        if self.check or self.levels.device.type == "cpu":
+            return max(int(self.positives.sum(dim=1).amax()), 1)
+        return self.levels.shape[1]
 
     def _cleaned(self, scores: Tensor) -> Tensor:
         wide = scores if scores.dtype == torch.float64 else scores.float()
         return wide.masked_fill(~wide.isfinite(), math.nan).masked_fill(~self.real, 0.0)
 
-    def _check_tensors(self) -> None:
-        given = {"policy": self.policy, "reference": self.reference, "levels": self.levels}
-        if self.reference is None:
-            del given["reference"]
-        for name, tensor in given.items():
-            if not isinstance(tensor, Tensor):
-                kind = type(tensor).__name__
-                raise DataError(f"{name} is a {kind}. Expected a (B, K) tensor: torch.tensor(…).")
-            if tensor.shape != self.policy.shape or tensor.device != self.policy.device:
-                raise DataError(
-                    f"{name} has shape {tuple(tensor.shape)} on {tensor.device}, but policy has "
-                    f"{tuple(self.policy.shape)} on {self.policy.device}. "
-                    "Pass one (B, K) tensor for each, on one device."
-                )
-            if name != "levels" and not tensor.is_floating_point():
-                raise DataError(
-                    f"{name} has dtype {tensor.dtype}. Expected log-probabilities in floating "
-                    f"point: pass {name}.float()."
-                )
-        if self.policy.ndim != 2 or self.policy.numel() == 0:
-            raise DataError(
-                f"policy has shape {tuple(self.policy.shape)}. Expected (B, K): at least one "
-                "context by its candidates; for a single context pass policy[None]."
-            )
-        if self.levels.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
-            raise DataError(
-                f"levels has dtype {self.levels.dtype}. Expected signed integers, -1 for padding, "
-                "0 for a negative, 1 and more for a positive: pass levels.long()."
-            )
+    def _copy(self) -> "CandidateScores":
+        copied = object.__new__(CandidateScores)
+        copied.__dict__.update({one.name: getattr(self, one.name) for one in fields(self)})
+        return copied
 
-    def _check_values(self) -> None:
-        levels, real = self.levels, self.real
-        unknown = levels < -1
-        highest = levels.amax(dim=1)
-        lowest = torch.where(real, levels, highest[:, None]).amin(dim=1)
-        one_level = highest <= lowest
-        scores = {"policy": self.policy}
-        if self.reference is not None:
-            scores["reference"] = self.reference
-        not_finite = {name: real & ~score.isfinite() for name, score in scores.items()}
-        flags = [unknown.any(), one_level.any(), *(mask.any() for mask in not_finite.values())]
-        if not torch.stack(flags).any():  # the one synchronisation
-            return
-
-        if unknown.any():
-            row, column = unknown.nonzero()[0].tolist()
-            raise DataError(
-                f"Level {int(levels[row, column])} of context {row}, candidate {column} has no "
-                "meaning. Use -1 for padding, 0 for a negative, 1 and more for a positive."
-            )
-        for name, mask in not_finite.items():
-            if mask.any():
-                row, column = mask.nonzero()[0].tolist()
-                raise DataError(
-                    f"The {name} score of context {row}, candidate {column} is "
-                    f"{float(scores[name][row, column])}. Expected a finite log-probability. "
-                    "Find out where it arose, or give the candidate level -1 to leave it out."
-                )
-        raise self._lacks(int(one_level.nonzero()[0]))
-
-    def _lacks(self, row: int) -> DataError:
-        found = sorted(set(self.levels[row][self.real[row]].tolist()))
-        if not found:
-            return DataError(
-                f"Context {row} has no candidates: all of its levels are -1 (padding). "
-                "Leave it out, or give it at least one positive and one negative."
-            )
-        lack, wanted = ("negative", "level 0") if found[0] > 0 else ("positive", "level 1 or more")
-        levels = ("levels " if len(found) > 1 else "level ") + ", ".join(map(str, found))
-        return DataError(
-            f"Context {row} has no {lack}: its candidates have {levels}. "
-            f"Add a candidate of {wanted}, or leave the context out."
-        )
-
-
-def scalar_beta(scores: CandidateScores, beta: float | Tensor) -> float | Tensor:
-    """One inverse temperature for all pairs, checked.
-
-    Args:
-        beta: a number or a tensor of no dimensions. A tensor's value is checked only where
-            `scores` are, since that synchronises.
-
-    Raises:
-        ConfigError: beta is not one finite number above 0.
-    """
-    if isinstance(beta, Tensor):
-        if beta.ndim != 0:
-            raise ConfigError(
-                f"beta has shape {tuple(beta.shape)}, but one value for all candidates is "
-                "expected here. Pass a number above 0, such as beta=1.0."
-            )
-        if scores.check:
-            _checked_beta(beta.item())
-        return beta
-    return _checked_beta(beta)
-
-
-def pair_beta(scores: CandidateScores, beta: float | Tensor) -> float | Tensor:
-    """β in a form that multiplies `pair_margins()`: a scalar, or (B, 1, K) from (B, K).
-
-    Args:
-        beta: a scalar, or (B, K) with one value per negative; not read at other candidates.
-
-    Raises:
-        ConfigError: a value that is used is not a finite number above 0, or the shape is another.
-    """
-    if not isinstance(beta, Tensor) or beta.ndim == 0:
-        return scalar_beta(scores, beta)
-    if beta.shape != scores.levels.shape:
-        raise ConfigError(
-            f"beta has shape {tuple(beta.shape)}. Expected a number, such as beta=1.0, or one "
-            f"value per candidate in shape {tuple(scores.levels.shape)}."
-        )
-    if scores.check:
-        wrong = scores.negatives & ~((beta > 0) & beta.isfinite())
-        if wrong.any():
-            row, column = wrong.nonzero()[0].tolist()
-            _checked_beta(beta[row, column].item(), f" of context {row}, candidate {column}")
-    used = beta.to(scores.log_ratios.dtype).masked_fill(~scores.negatives, 1.0)
-    return used[:, None, :]
-
-
-def _checked_beta(beta: object, where: str = "") -> float:
-    if isinstance(beta, Real) and not isinstance(beta, bool):
-        value = float(beta)
-        if 0 < value < math.inf:
-            return value
-    raise ConfigError(
-        f"beta{where} is {beta!r}, but it must be a finite number above 0. "
-        "Type beta=1.0, or another positive value."
-    )
+    def _set(self, name: str, value: Tensor | None) -> None:
+        object.__setattr__(self, name, value)
 
 
 def masked_logsumexp(values: Tensor, mask: Tensor, dim: int) -> Tensor:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from palate.config import TrainingOptions
 from palate.data.contexts import Prepared
 from palate.negatives.sampler import Mixture
-from palate.objectives import CandidateScores, Objective
+from palate.objectives import CandidateScores
+from palate.objectives.weighted_sum import WeightedSum
 from palate.policies.policy import Policy
 from palate.policies.reference import Reference
+from palate.training.alignment_logs import alignment_logs
 from palate.training.preference_sets import PreferenceSets, collate_sets
 from palate.training.trainer import Trained, Validation, disable_dropout, train
 
@@ -21,7 +23,7 @@ def align(
     policy: Policy,
     data: Prepared,
     negatives: Mixture,
-    objective: Objective,
+    objective: WeightedSum,
     beta: float,
     reference: Reference,
     validation: Validation,
@@ -36,8 +38,8 @@ def align(
         policy: trained in place, left at its best checkpoint; its dropout is switched off.
         data: prepared data.
         negatives: draws the candidates beside the positives.
-        objective: candidate scores → loss per context.
-        beta: inverse temperature of the objective.
+        objective: candidate scores → loss per context, its β in it.
+        beta: inverse temperature by which rewards are logged.
         reference: log-probabilities of the frozen policy.
         validation: metrics of the policy as it is.
         options: how to train.
@@ -54,13 +56,20 @@ def align(
     disable_dropout(policy.model)
 
     def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        scored = policy.log_probs(batch, model)
         scores = CandidateScores(
-            policy=policy.log_probs(batch, model).log_probs,
+            policy=scored.log_probs,
             reference=reference.log_probs(batch),
             levels=batch["levels"],
+            lengths=scored.lengths,
             check=False,
+            max_positives=batch["max_positives"],
         )
-        return objective(scores, beta=beta), reward_logs(scores, beta)
+        parts = objective.parts(scores)
+        total = objective.total(parts)
+        # stops at the scores: the model is not walked through for it
+        (gradient,) = torch.autograd.grad(total.sum(), scored.log_probs, retain_graph=True)
+        return total, alignment_logs(objective, parts, scores, gradient, beta)
 
     return train(
         "align",
@@ -75,34 +84,5 @@ def align(
         folder,
         seed,
         trackers,
+        objective=objective,
     )
-
-
-@torch.no_grad()
-def reward_logs(scores: CandidateScores, beta: float) -> dict[str, Tensor]:
-    """Scalars of a batch, under TRL's names and ours; a reward is β h.
-
-    `rewards/accuracies` is the share of (positive, negative) pairs in the right order of reward,
-    `kl` the mean of r − s over candidates weighted by the reference's probability among them
-    (KL(reference ‖ policy) on the candidate set), `chosen/falling` the share of positives whose
-    log-probability is below the reference's.
-    """
-    rewards = beta * scores.log_ratios
-    positives, negatives, pairs = scores.positives, scores.negatives, scores.pair_mask()
-    margins = beta * scores.pair_margins()
-    reference = scores.policy if scores.reference is None else scores.reference
-    kept = scores.real
-    among = torch.where(kept, reference, -torch.inf).log_softmax(dim=1)
-    now = torch.where(kept, scores.policy, -torch.inf).log_softmax(dim=1)
-    drift = torch.where(kept, among.exp() * (among - now), 0.0).sum(dim=1)
-    return {
-        "rewards/chosen": rewards[positives].mean(),
-        "rewards/rejected": rewards[negatives].mean(),
-        "rewards/margins": margins[pairs].mean(),
-        "rewards/accuracies": (margins[pairs] > 0).float().mean(),
-        "logps/chosen": scores.policy[positives].mean(),
-        "logps/rejected": scores.policy[negatives].mean(),
-        "kl": drift.mean(),
-        "chosen/falling": (scores.log_ratios[positives] < 0).float().mean(),
-        "negatives": negatives.sum(dim=1).float().mean(),
-    }

@@ -1,6 +1,7 @@
 """What the Trainer tells of a stage: a progress bar, JSON lines, TensorBoard."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from palate.files import write_text
+from palate.objectives.collapse import Collapse, CollapseMonitor
 from palate.progress import progress_bar
 
 
@@ -51,6 +53,10 @@ class ProgressBar(TrainerCallback):
         if (value := logs.get(f"eval_{self._metric}")) is not None:
             self._validation = f"validation {self._metric} {value:.4f}"
         self._bar.update(self._task, note=f"{self._loss}  {self._validation}")
+
+    def warn(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the bar as it is; needed however training ended."""
@@ -111,11 +117,13 @@ class JsonLines(TrainerCallback):
         **_: Any,
     ) -> None:
         """Append one line; of several processes only the first writes."""
-        if not state.is_world_process_zero:
-            return
-        entry = {"stage": self._stage, "step": state.global_step, **(logs or {})}
+        if state.is_world_process_zero:
+            self.write(state.global_step, logs or {})
+
+    def write(self, step: int, entry: Mapping[str, Any]) -> None:
+        """Append a line of this stage."""
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+            stream.write(json.dumps({"stage": self._stage, "step": step, **entry}) + "\n")
 
     def _stays(self, line: str, step: int) -> bool:
         try:
@@ -123,6 +131,49 @@ class JsonLines(TrainerCallback):
         except json.JSONDecodeError:  # the line a killed run was writing
             return False
         return entry["stage"] != self._stage or entry["step"] <= step
+
+
+class CollapseWarning(TrainerCallback):
+    """Warns, once, when the loss falls while the ranking gets worse.
+
+    It watches the log, which is part of every checkpoint, so a resumed stage knows what an
+    unbroken one would; what was reported before the stop is in the kept lines.
+    """
+
+    def __init__(self, metric: str, bar: ProgressBar, lines: JsonLines) -> None:
+        self._metric = f"eval_{metric}"
+        self._monitor = CollapseMonitor(greater_is_better=metric != "loss")
+        self._bar = bar
+        self._lines = lines
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Read the log of a stage that goes on."""
+        for entry in state.log_history:
+            self._watch(int(entry["step"]), entry)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Take an entry; say what it reveals."""
+        seen = self._watch(state.global_step, logs or {})
+        if seen is not None and state.is_world_process_zero:
+            self._bar.warn(seen.message)
+            self._lines.write(seen.step, {"warning": seen.message})
+
+    def _watch(self, step: int, logs: Mapping[str, float]) -> Collapse | None:
+        if "loss" in logs and "boundary/margin" in logs:
+            margins = logs["boundary/margin"], logs["easy/margin"]
+            return self._monitor.training(step, logs["loss"], *margins)
+        if self._metric in logs:
+            return self._monitor.validation(step, logs[self._metric])
+        return None
 
 
 def tensorboard(folder: Path) -> TensorBoardCallback:

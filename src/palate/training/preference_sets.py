@@ -201,7 +201,8 @@ class BucketedBatches(Sampler[list[Index]]):
 
 
 def collate_sets(policy: Policy, examples: Sequence[list[PreferenceSet]]) -> dict[str, Any]:
-    """A batch of preference sets: the policy's tensors, `levels` (B, K) and `contexts`, B."""
+    """A batch of preference sets: the policy's tensors, `levels` (B, K), `contexts`, B, and
+    `max_positives`, the most of any context."""
     sets = [one for example in examples for one in example]
     width = max(len(one.item_ids) for one in sets)
     item_ids = np.full((len(sets), width), PADDING_ITEM)
@@ -210,7 +211,12 @@ def collate_sets(policy: Policy, examples: Sequence[list[PreferenceSet]]) -> dic
         item_ids[row, : len(one.item_ids)] = one.item_ids
         levels[row, : len(one.levels)] = one.levels
     batch = policy.collate([one.context for one in sets], item_ids)
-    return {**batch, "levels": torch.from_numpy(levels), "contexts": len(sets)}
+    return {
+        **batch,
+        "levels": torch.from_numpy(levels),
+        "contexts": len(sets),
+        "max_positives": int((levels > 0).sum(axis=1).max()),
+    }
 
 
 def collate_windows(policy: Policy, windows: Sequence[History]) -> dict[str, Any]:

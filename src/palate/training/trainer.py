@@ -5,11 +5,12 @@ ranks held-out items. All else (optimiser, schedule, accumulation, mixed precisi
 resuming, several processes) is the Trainer's.
 """
 
+import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,10 @@ from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from palate.config import TrainingOptions
 from palate.errors import DataError
+from palate.files import write_json
 from palate.policies.policy import Policy
 from palate.training.callbacks import (
+    CollapseWarning,
     EarlyStopping,
     JsonLines,
     ProgressBar,
@@ -32,6 +35,19 @@ from palate.training.preference_sets import BucketedBatches
 
 Losses = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """(module, batch) → one loss per context, and scalars to log."""
+
+
+class Objective(Protocol):
+    """What may have a state of its own that a checkpoint must carry."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state, as JSON knows it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a former state."""
+        ...
+
 
 Validation = Callable[[], dict[str, float]]
 """Metrics of the policy as it is now."""
@@ -54,6 +70,7 @@ class RecommenderTrainer(Trainer):
         dataset: examples, fetched by (epoch, index); `sizes` orders them into batches.
         collate: examples → batch with a number of `contexts`.
         arguments: the Trainer's own.
+        objective: whose state belongs to a checkpoint; None for a loss without one.
     """
 
     def __init__(
@@ -64,6 +81,7 @@ class RecommenderTrainer(Trainer):
         dataset: Any,
         collate: Callable[[Any], dict[str, Any]],
         arguments: TrainingArguments,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__(
             model=policy.model,
@@ -75,6 +93,7 @@ class RecommenderTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self._losses = losses
         self._validation = validation
+        self._objective = objective
         self._sums: dict[str, Tensor] = {}
         self._batches = 0
 
@@ -129,6 +148,21 @@ class RecommenderTrainer(Trainer):
             self._sums, self._batches = {}, 0
         super().log(logs, start_time)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The state of the objective stands beside that of the optimiser."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._objective is not None:
+            write_json(self._objective.state_dict(), self._state_file(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._objective is not None and checkpoint is not None:
+            state = json.loads(self._state_file(checkpoint).read_text("utf-8"))
+            self._objective.load_state_dict(state)
+
+    def _state_file(self, folder: str) -> Path:
+        return Path(folder) / f"objective_{self.args.process_index}.json"
+
     def evaluate(
         self,
         eval_dataset: Any = None,
@@ -159,6 +193,7 @@ def train(
     trackers: tuple[str, ...] = ("tensorboard",),
     early_stopping: bool = True,
     validate_every: int | None = None,
+    objective: Objective | None = None,
 ) -> Trained:
     """Train a policy in place and leave it at its best checkpoint.
 
@@ -176,6 +211,7 @@ def train(
         trackers: what else to log to, by the names of the Trainer's `report_to`.
         early_stopping: stop when validation no longer improves; else all steps are made.
         validate_every: steps between validations; by default from `options.evaluations`.
+        objective: of alignment; its state is kept in checkpoints, and its collapse is watched for.
 
     Returns:
         What was done, steps after the best checkpoint included.
@@ -219,11 +255,14 @@ def train(
         run_name=f"{folder.name}-{stage}",
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one device a process; no silent DataParallel
-    trainer = RecommenderTrainer(policy, losses, validation, dataset, collate, arguments)
+    trainer = RecommenderTrainer(policy, losses, validation, dataset, collate, arguments, objective)
     bar = ProgressBar(stage, options.metric)
+    lines = JsonLines(folder / "train.jsonl", stage)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(bar)
-    trainer.add_callback(JsonLines(folder / "train.jsonl", stage))
+    trainer.add_callback(lines)
+    if objective is not None:
+        trainer.add_callback(CollapseWarning(options.metric, bar, lines))
     if "tensorboard" in trackers:
         trainer.add_callback(tensorboard(folder / "tensorboard" / stage))
     patience = options.patience if early_stopping else None

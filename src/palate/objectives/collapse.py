@@ -1,0 +1,133 @@
+"""Collapse: an objective that gets better at what is easy, and the ranking worse."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+ADVICE = (
+    "Easy negatives may carry the loss: wrap the objective in DynamicPO (align.dynamicpo={}), draw "
+    "fewer or harder negatives, or use s_dpo; else lower align.learning_rate."
+)
+
+
+class Collapse(NamedTuple):
+    """What was seen: the step, and a sentence with the figures and what to change."""
+
+    step: int
+    message: str
+
+
+@dataclass
+class CollapseMonitor:
+    """Watches training for a loss that falls while the ranking gets worse.
+
+    Two signs, either of which is reported once:
+
+    * the validation metric was below its best by more than `metric_fall` of it at the last two
+      validations, and the loss is lower than it was at the best;
+    * the margin to boundary negatives, averaged over `window` entries, is below its highest such
+      average by more than `margin_fall` of the spread of scores (the sizes of the margins to
+      boundary and to easy negatives together) and by more than `errors` standard errors, and the
+      loss is lower than it was there by as many. A validation that is the best so far refutes
+      this sign until the next one: a margin may fall because scores spread.
+
+    The monitor keeps no tensors and reads no clock; feeding it the same log twice says the same.
+
+    Args:
+        window: entries of the log that are averaged.
+        margin_fall: share of the spread of scores.
+        metric_fall: share of the best metric.
+        errors: standard errors.
+        greater_is_better: of the validation metric.
+    """
+
+    window: int = 10
+    margin_fall: float = 0.05
+    metric_fall: float = 0.05
+    errors: float = 4.0
+    greater_is_better: bool = True
+    _entries: list[tuple[float, float, float]] = field(default_factory=list, repr=False)
+    _metrics: list[tuple[float, float]] = field(default_factory=list, repr=False)
+    _reported: bool = field(default=False, repr=False)
+
+    def training(
+        self, step: int, loss: float, boundary_margin: float, easy_margin: float
+    ) -> Collapse | None:
+        """Take an entry of the training log; returns what it reveals, the first time.
+
+        Args:
+            step: of the entry.
+            loss: mean since the entry before.
+            boundary_margin: likewise, `boundary/margin`.
+            easy_margin: likewise, `easy/margin`.
+        """
+        self._entries.append((loss, boundary_margin, easy_margin))
+        return self._report(step, self._margin_falls())
+
+    def validation(self, step: int, metric: float) -> Collapse | None:
+        """Take a validation metric; returns what it reveals, the first time."""
+        loss = _mean([entry[0] for entry in self._entries[-self.window :]])
+        self._metrics.append((metric if self.greater_is_better else -metric, loss))
+        return self._report(step, self._metric_falls())
+
+    def _metric_falls(self) -> str | None:
+        if len(self._metrics) < 3 or not self._entries:
+            return None
+        best, loss_then = max(self._metrics[:-2], key=lambda entry: entry[0])
+        limit = best - self.metric_fall * abs(best)
+        (before, _), (last, loss_now) = self._metrics[-2:]
+        if before < limit and last < limit and loss_now < loss_then:
+            return (
+                f"the validation metric fell from {abs(best):.4g} to {abs(last):.4g} while the "
+                f"loss fell from {loss_then:.4g} to {loss_now:.4g}"
+            )
+        return None
+
+    def _margin_falls(self) -> str | None:
+        if len(self._entries) < 2 * self.window:
+            return None
+        if self._metrics and self._metrics[-1] == max(self._metrics):
+            return None
+        margins = [entry[1] for entry in self._entries]
+        ends = range(self.window, len(margins) - self.window + 1)
+        end = max(ends, key=lambda end: _mean(margins[end - self.window : end]))
+        then, now = self._entries[end - self.window : end], self._entries[-self.window :]
+        loss_fall = _fall([entry[0] for entry in then], [entry[0] for entry in now])
+        margin_fall = _fall([entry[1] for entry in then], [entry[1] for entry in now])
+        spread = _mean([abs(entry[1]) + abs(entry[2]) for entry in now])
+        is_large = margin_fall.mean > self.margin_fall * spread
+        if is_large and min(margin_fall.in_errors, loss_fall.in_errors) > self.errors:
+            from_margin, to_margin = (_mean([entry[1] for entry in part]) for part in (then, now))
+            return (
+                f"the margin to boundary negatives fell from {from_margin:.3g} to "
+                f"{to_margin:.3g} nats while the loss fell by {loss_fall.mean:.3g}"
+            )
+        return None
+
+    def _report(self, step: int, seen: str | None) -> Collapse | None:
+        if seen is None or self._reported:
+            return None
+        self._reported = True
+        return Collapse(step, f"collapse at step {step}: {seen}. {ADVICE}")
+
+
+class _Fall(NamedTuple):
+    mean: float
+    in_errors: float
+
+
+def _fall(before: Sequence[float], after: Sequence[float]) -> _Fall:
+    """How far a mean fell, and how many standard errors that is."""
+    difference = _mean(before) - _mean(after)
+    variance = _variance(before) / len(before) + _variance(after) / len(after)
+    return _Fall(difference, difference / math.sqrt(variance) if variance else math.inf)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)

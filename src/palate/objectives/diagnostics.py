@@ -1,0 +1,78 @@
+"""What an objective does to a batch, and whether training by it collapses."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from palate.objectives.dynamicpo import boundary_negatives, dual_margin_beta
+from palate.objectives.scores import CandidateScores
+from palate.objectives.set_wise import setwise_bound_gap
+
+
+@torch.no_grad()
+def boundary_diagnostics(scores: CandidateScores, gradient: Tensor) -> dict[str, Tensor]:
+    """Where the gradient on negatives goes, and how far the boundary is.
+
+    A negative is at the boundary as in `DynamicPO`, for any positive; the others are easy. A
+    violating one is scored at least as high as a positive.
+
+    Args:
+        scores: of a batch, as the objective read them.
+        gradient: (B, K) ∂(sum of losses)/∂(policy log-probabilities).
+
+    Returns:
+        Scalars by stable name:
+
+        * `boundary/share`, `easy/share`: shares of Σ_i |∂L/∂s_i| over all negatives of the batch
+          that fall on boundary and on easy ones; both 0 where no negative has a gradient;
+        * `boundary/size`: boundary negatives per context;
+        * `boundary/violations`: of all pairs of positive and negative, the share in which the
+          negative is scored at least as high;
+        * `boundary/margin`, `easy/margin`: mean of s_p − s_i over pairs with boundary and with
+          easy negatives (0 where there are none).
+    """
+    selected, pairs = boundary_negatives(scores), scores.pair_mask()
+    at_boundary = selected.any(dim=1)  # (B, K)
+    size = gradient.abs().double()
+    of_boundary = _sum(size, at_boundary)
+    of_easy = _sum(size, scores.negatives & ~at_boundary)
+    total = (of_boundary + of_easy).clamp(min=torch.finfo(torch.float64).tiny)
+    margins = scores.pair_margins(scores.policy)
+    count = pairs.sum().clamp(min=1)
+    return {
+        "boundary/share": of_boundary / total,
+        "easy/share": of_easy / total,
+        "boundary/size": at_boundary.sum(dim=1).double().mean(),
+        "boundary/violations": (pairs & (margins <= 0)).sum() / count,
+        "boundary/margin": _mean(margins, selected),
+        "easy/margin": _mean(margins, pairs & ~selected),
+    }
+
+
+@torch.no_grad()
+def beta_diagnostics(
+    scores: CandidateScores, beta: float, margin: float = 2.0, scale: float = 0.5
+) -> dict[str, Tensor]:
+    """`beta/p10`, `beta/p50`, `beta/p90`: quantiles of `DynamicPO`'s β over the selected pairs."""
+    selected = boundary_negatives(scores)
+    betas = dual_margin_beta(scores, selected, beta, margin, scale).double()
+    kept = betas.masked_fill(~selected, math.nan).flatten()
+    wanted = torch.tensor([0.1, 0.5, 0.9], dtype=kept.dtype, device=kept.device)
+    low, middle, high = kept.nanquantile(wanted)
+    return {"beta/p10": low, "beta/p50": middle, "beta/p90": high}
+
+
+@torch.no_grad()
+def bound_diagnostics(scores: CandidateScores, beta: float) -> dict[str, Tensor]:
+    """`bound/gap` and `bound/bound`: means over the batch of `setwise_bound_gap`, in nats."""
+    gap, bound = setwise_bound_gap(scores, beta)
+    return {"bound/gap": gap.mean(), "bound/bound": bound.mean()}
+
+
+def _sum(values: Tensor, mask: Tensor) -> Tensor:
+    return values.masked_fill(~mask, 0.0).sum()
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return _sum(values.double(), mask) / mask.sum().clamp(min=1)
