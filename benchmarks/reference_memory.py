@@ -9,20 +9,17 @@ what imports and data take is told apart from what the model and its training ad
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "reference_memory.md"
+from measuring import conditions, flags, publish
+
 REFERENCES = ("frozen", "adapter_off", "none")
 SHAPE = {"hidden": 768, "layers": 8, "heads": 12, "inner": 2048}
 CONTEXTS, NEGATIVES, RANK, STEPS = 2, 5, 16, 8
@@ -31,9 +28,7 @@ MIB = 2**20
 
 def main() -> None:
     """Measure, print, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one run of each; under two minutes")
-    parser.add_argument("--json", type=Path, help="where to write the figures of every run")
+    parser = flags(__doc__)
     parser.add_argument("--worker", choices=REFERENCES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -46,13 +41,7 @@ def main() -> None:
             measured[name].append(in_a_process(name))
             peak = measured[name][-1]["peak"]
             print(f"run {run + 1} of {runs}: {name} {peak:.0f} MiB", file=sys.stderr)
-    text = report(measured, runs, quick=arguments.quick)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(measured, indent=2) + "\n", "utf-8")
-    if not arguments.quick:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(text, "utf-8")
+    publish(report(measured, runs, arguments), measured, arguments, "reference_memory")
 
 
 def in_a_process(name: str) -> dict[str, float]:
@@ -73,7 +62,8 @@ def measure(name: str) -> dict[str, float]:
     from palate.data.simulator import Simulation
     from palate.data.tables import SourceTables
     from palate.negatives import mixture
-    from palate.objectives import OBJECTIVES
+    from palate.objectives import s_dpo
+    from palate.objectives.weighted_sum import Term, WeightedSum
     from palate.policies import LanguagePolicy
     from palate.policies.language.adapters import Adapter
     from palate.policies.language.from_scratch import train_tokenizer
@@ -114,17 +104,16 @@ def measure(name: str) -> dict[str, float]:
         held = weights_of(policy.model, *(module for module in copy if module is not None))
         parameters = [(w.numel(), w.requires_grad) for w in policy.model.parameters()]
         began: list[float] = []
-        losses = OBJECTIVES["s_dpo"]
 
-        def timed(scores: Any, **options: Any) -> Any:
+        def timed(scores: Any) -> Any:
             began.append(time.perf_counter())
-            return losses(scores, **options)
+            return s_dpo(scores)
 
         align(
             policy,
             data,
             mixture({"uniform": NEGATIVES}, data),
-            timed,
+            WeightedSum({"s_dpo": Term(1.0, timed)}),
             1.0,
             reference,
             lambda: {"loss": 1.0},
@@ -158,7 +147,9 @@ def resident(field: str) -> float:
     raise SystemExit(f"/proc/self/status has no {field}; this benchmark needs Linux.")
 
 
-def report(measured: dict[str, list[dict[str, float]]], runs: int, quick: bool) -> str:
+def report(
+    measured: dict[str, list[dict[str, float]]], runs: int, given: argparse.Namespace
+) -> str:
     """The results as Markdown."""
     middle = {
         name: {key: statistics.median(run[key] for run in of_name) for key in of_name[0]}
@@ -182,10 +173,6 @@ def report(measured: dict[str, list[dict[str, float]]], runs: int, quick: bool) 
         name: statistics.median(run["peak"] - run["before"] for run in measured[name])
         for name in REFERENCES
     }
-    command = "python benchmarks/reference_memory.py" + (" --quick" if quick else "")
-    names = ("palate", "torch", "transformers", "peft", "accelerate")
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
     return f"""# Memory of the reference
 
 `adapter_off` against `frozen`: {ratio("weights")} of the weights, \
@@ -205,18 +192,7 @@ is the median from one loss to the next. The rest of a peak is activations, grad
 state and the allocator's slack. `none` has no reference at all: what `adapter_off` adds to it is \
 the second, gradient-free forward pass.
 
-{machine()}; Python {platform.python_version()}, {versions}; {threads} OpenMP threads; \
-load average {os.getloadavg()[1]:.1f} (above the number of cores, times are not to be trusted).
-`{command}`, {datetime.now(UTC):%Y-%m-%d}.
-"""
-
-
-def machine() -> str:
-    """Processor, cores and memory."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    model = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{model or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
+{conditions(given, "transformers", "peft", "accelerate")}"""
 
 
 if __name__ == "__main__":

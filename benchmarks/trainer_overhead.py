@@ -8,19 +8,15 @@ is taken out: a long run less a short one, divided by the steps between them.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from measuring import conditions, flags, publish
 
 from palate.config import TrainingOptions
 from palate.data.contexts import Prepared
@@ -31,16 +27,12 @@ from palate.policies import SequencePolicy
 from palate.training.preference_sets import BucketedBatches, Histories, collate_windows
 from palate.training.sft import imitate
 
-RESULTS = Path(__file__).parent / "results" / "trainer_overhead.md"
 USERS, ITEMS, VISITS, BATCH, RATE = 6_000, 8_000, 14, 128, 1e-3
 
 
 def main() -> None:
     """Measure, print, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one turn; under two minutes")
-    parser.add_argument("--json", type=Path, help="where to write the figures of every turn")
-    arguments = parser.parse_args()
+    arguments = flags(__doc__).parse_args()
     turns, short, long = (1, 5, 25) if arguments.quick else (5, 10, 70)
     measured: dict[str, list[float]] = {"plain loop": [], "Trainer": []}
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,13 +42,8 @@ def main() -> None:
                 seconds = per_step(side, data, Path(temporary) / f"{turn}-{name}", short, long)
                 measured[name].append(seconds)
                 print(f"turn {turn + 1} of {turns}: {name} {1e3 * seconds:.1f} ms", file=sys.stderr)
-    text = report(measured, data.n_items, long)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(measured, indent=2) + "\n", "utf-8")
-    if not arguments.quick:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(text, "utf-8")
+    text = report(measured, data.n_items, long, arguments)
+    publish(text, measured, arguments, "trainer_overhead")
 
 
 def simulated(folder: Path) -> Prepared:
@@ -116,7 +103,9 @@ def plain_loop(data: Prepared, folder: Path, steps: int) -> None:
         batches.set_epoch(batches._epoch + 1)
 
 
-def report(measured: dict[str, list[float]], n_items: int, steps: int) -> str:
+def report(
+    measured: dict[str, list[float]], n_items: int, steps: int, given: argparse.Namespace
+) -> str:
     """The table as Markdown."""
     middle = {name: statistics.median(values) for name, values in measured.items()}
     ratios = [t / p for t, p in zip(measured["Trainer"], measured["plain loop"], strict=True)]
@@ -124,11 +113,7 @@ def report(measured: dict[str, list[float]], n_items: int, steps: int) -> str:
         f"| {name} | {1e3 * middle[name]:.1f} | {1e3 * min(values):.1f}–{1e3 * max(values):.1f} |\n"
         for name, values in measured.items()
     )
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "palate"))
     return f"""# What the Trainer adds to a step of SASRec
-
-`python benchmarks/trainer_overhead.py`, {datetime.now(UTC):%Y-%m-%d}; {platform.machine()},
-{os.cpu_count()} cores, {torch.get_num_threads()} threads; {versions}.
 
 {BATCH} histories a step, {n_items:,} items, width 64, full cross-entropy; {steps} steps a run,
 {len(ratios)} turns.
@@ -138,7 +123,8 @@ def report(measured: dict[str, list[float]], n_items: int, steps: int) -> str:
 {rows}
 Trainer / plain loop: {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}), the
 median of the ratios of each turn.
-"""
+
+{conditions(given, "transformers")}"""
 
 
 if __name__ == "__main__":

@@ -26,28 +26,28 @@ class CollapseMonitor:
 
     * the validation metric was below its best by more than `metric_fall` of it at the last two
       validations, and the loss is lower than it was at the best;
-    * the margin to boundary negatives, averaged over `window` entries, is below its highest such
-      average by more than `margin_fall` of the spread of scores (the sizes of the margins to
-      boundary and to easy negatives together) and by more than `errors` standard errors, and the
-      loss is lower than it was there by as many. A validation that is the best so far refutes
-      this sign until the next one: a margin may fall because scores spread.
+    * the boundary margin, averaged over `window` entries, is below its highest such average by
+      more than `margin_fall` and by more than `errors` standard errors, and the loss is lower than
+      it was there by as many. The margin is taken as a share, boundary / (|boundary| + |easy|):
+      scores that merely spread widen every margin in nats. A validation that is the best so far
+      refutes this sign until the next one.
 
     The monitor keeps no tensors and reads no clock; feeding it the same log twice says the same.
 
     Args:
         window: entries of the log that are averaged.
-        margin_fall: share of the spread of scores.
+        margin_fall: of the boundary margin as a share, which lies between -1 and 1.
         metric_fall: share of the best metric.
         errors: standard errors.
         greater_is_better: of the validation metric.
     """
 
     window: int = 10
-    margin_fall: float = 0.05
-    metric_fall: float = 0.05
-    errors: float = 4.0
+    margin_fall: float = 0.02
+    metric_fall: float = 0.03
+    errors: float = 3.0
     greater_is_better: bool = True
-    _entries: list[tuple[float, float, float]] = field(default_factory=list, repr=False)
+    _entries: list[tuple[float, float]] = field(default_factory=list, repr=False)
     _metrics: list[tuple[float, float]] = field(default_factory=list, repr=False)
     _reported: bool = field(default=False, repr=False)
 
@@ -62,7 +62,8 @@ class CollapseMonitor:
             boundary_margin: likewise, `boundary/margin`.
             easy_margin: likewise, `easy/margin`.
         """
-        self._entries.append((loss, boundary_margin, easy_margin))
+        spread = abs(boundary_margin) + abs(easy_margin)
+        self._entries.append((loss, boundary_margin / spread if spread else 0.0))
         return self._report(step, self._margin_falls())
 
     def validation(self, step: int, metric: float) -> Collapse | None:
@@ -89,19 +90,18 @@ class CollapseMonitor:
             return None
         if self._metrics and self._metrics[-1] == max(self._metrics):
             return None
-        margins = [entry[1] for entry in self._entries]
+        margins = [margin for _, margin in self._entries]
         ends = range(self.window, len(margins) - self.window + 1)
         end = max(ends, key=lambda end: _mean(margins[end - self.window : end]))
         then, now = self._entries[end - self.window : end], self._entries[-self.window :]
-        loss_fall = _fall([entry[0] for entry in then], [entry[0] for entry in now])
-        margin_fall = _fall([entry[1] for entry in then], [entry[1] for entry in now])
-        spread = _mean([abs(entry[1]) + abs(entry[2]) for entry in now])
-        is_large = margin_fall.mean > self.margin_fall * spread
-        if is_large and min(margin_fall.in_errors, loss_fall.in_errors) > self.errors:
-            from_margin, to_margin = (_mean([entry[1] for entry in part]) for part in (then, now))
+        loss = _fall([loss for loss, _ in then], [loss for loss, _ in now])
+        margin = _fall([margin for _, margin in then], [margin for _, margin in now])
+        if margin.mean > self.margin_fall and min(margin.in_errors, loss.in_errors) > self.errors:
+            was, is_now = (_mean([margin for _, margin in part]) for part in (then, now))
             return (
-                f"the margin to boundary negatives fell from {from_margin:.3g} to "
-                f"{to_margin:.3g} nats while the loss fell by {loss_fall.mean:.3g}"
+                "the margin to boundary negatives fell from "
+                f"{was:.1%} to {is_now:.1%} of the spread of scores while the loss fell by "
+                f"{loss.mean:.3g}"
             )
         return None
 

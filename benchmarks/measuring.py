@@ -1,0 +1,76 @@
+"""What the benchmarks share: flags, turns, the line that says where and how it was measured."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def flags(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the flags of every benchmark: --quick and --json."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer turns; under two minutes")
+    parser.add_argument("--json", type=Path, help="where to write the figures of every turn")
+    return parser
+
+
+def in_turn(
+    sides: Mapping[str, Callable[[], Any]], turns: int, calls: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of a call of each side, turn by turn, so that a slow moment meets them all.
+
+    Args:
+        sides: name → what is measured; each is called once beforehand.
+        turns: figures of each side.
+        calls: calls that a figure is the mean of.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()
+    for _ in range(turns):
+        for name, side in sides.items():
+            began = time.perf_counter()
+            for _ in range(calls):
+                side()
+            measured[name].append((time.perf_counter() - began) / calls)
+    return measured
+
+
+def publish(text: str, figures: Any, given: argparse.Namespace, name: str) -> None:
+    """Print a result; write the figures where asked, and the table unless the run was quick."""
+    print(text)
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    if not given.quick:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{name}.md").write_text(text, "utf-8")
+
+
+def conditions(given: argparse.Namespace, *packages: str) -> str:
+    """Machine, versions, threads, load, command and date, as the last lines of a result."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("palate", "torch", *packages))
+    command = f"python benchmarks/{Path(sys.argv[0]).name}" + (" --quick" if given.quick else "")
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    return (
+        f"{machine()}; Python {platform.python_version()}, {versions}; {threads} OpenMP threads; "
+        f"load average {os.getloadavg()[1]:.1f} (above the number of cores, times are not to be "
+        f"trusted).\n`{command}`, {datetime.now(UTC):%Y-%m-%d}.\n"
+    )
+
+
+def machine() -> str:
+    """Processor, cores and memory."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
+    model = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
