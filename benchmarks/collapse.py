@@ -58,6 +58,7 @@ class Outcome:
     last_loss: float
     boundary_share: float
     flagged_at: int | None
+    when_flagged: float | None
 
 
 class World:
@@ -156,7 +157,8 @@ def run(seed: int, name: str, easy: int) -> Outcome:
     imitate(policy, world)
     reference = Recommender(world, generator)
     reference.load_state_dict(policy.state_dict())
-    before, monitor, flagged = policy.quality(), CollapseMonitor(), None
+    before, monitor = policy.quality(), CollapseMonitor()
+    flagged_at = when_flagged = None
     optimiser = torch.optim.Adam(policy.parameters(), lr=2e-2)
     kept: list[dict[str, float]] = []
     lines: list[dict[str, float]] = []
@@ -182,7 +184,8 @@ def run(seed: int, name: str, easy: int) -> Outcome:
             )
         if step % VALIDATE_EVERY == 0:
             found = monitor.validation(step, policy.quality()) or found
-        flagged = flagged or (found and found.step)
+        if found is not None:
+            flagged_at, when_flagged = found.step, policy.quality()
     return Outcome(
         seed,
         name,
@@ -192,7 +195,8 @@ def run(seed: int, name: str, easy: int) -> Outcome:
         statistics.fmean(line["loss"] for line in lines[:10]),
         statistics.fmean(line["loss"] for line in lines[-10:]),
         statistics.fmean(line["boundary/share"] for line in lines),
-        flagged,
+        flagged_at,
+        when_flagged,
     )
 
 
@@ -222,7 +226,8 @@ def report(outcomes: list[Outcome], seeds: int, given: argparse.Namespace) -> st
     header = f"| easy negatives | {' | '.join(map(str, EASY))} |\n|---|{'---:|' * len(EASY)}"
     before = statistics.fmean(outcome.before for outcome in outcomes)
     verdicts = "\n".join(
-        f"| {what} | {len(runs)} | {sum(o.flagged_at is not None for o in runs)} |"
+        f"| {what} | {len(runs)} | {sum(o.flagged_at is not None for o in runs)} | "
+        f"{sum((o.when_flagged or o.before) < o.before for o in runs)} |"
         for what, runs in by_verdict(outcomes).items()
     )
     falling = sum(outcome.last_loss < outcome.first_loss for outcome in outcomes)
@@ -243,8 +248,8 @@ Share of the gradient on negatives that falls on boundary ones, mean over all st
 What `CollapseMonitor` said, by how a run ended ({falling} of {len(outcomes)} runs ended with a \
 lower loss than they began):
 
-| quality at the end | runs | flagged |
-|---|---:|---:|
+| quality at the end | runs | flagged | of them below their start when flagged |
+|---|---:|---:|---:|
 {verdicts}
 
 The monitor saw a validation every {VALIDATE_EVERY} steps and a log entry every {LOG_EVERY}; its \
@@ -280,7 +285,7 @@ def draw(outcomes: list[Outcome]) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "palate"
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.7), layout="constrained")
     before = statistics.fmean(outcome.before for outcome in outcomes)
     for panel, key, title in zip(
         panels,
@@ -297,7 +302,7 @@ def draw(outcomes: list[Outcome]) -> None:
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].axhline(before, color="grey", linestyle="--", label="before alignment")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURE, metadata={"Date": None})
 

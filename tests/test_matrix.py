@@ -1,5 +1,6 @@
 """Every objective with every policy, every sampler and every reference: one step of alignment."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from palate.data.contexts import Prepared
 from palate.errors import ConfigError
 from palate.negatives import SAMPLERS, mixture
-from palate.objectives import OBJECTIVES, CandidateScores
+from palate.objectives import OBJECTIVES, CandidateScores, DynamicPO
+from palate.objectives.batch_beta import BatchBeta
 from palate.policies import LanguagePolicy, SequencePolicy
 from palate.policies.language.adapters import Adapter
 from palate.policies.reference import REFERENCES
@@ -24,6 +26,11 @@ POLICIES = {
         "tiny", items, "history", 4, seed=1, adapter=Adapter(rank=2)
     ),
     "sequence": lambda items: SequencePolicy.create(items, 8, hidden=16, inner=16, seed=1),
+}
+ALIGNED_BY = {
+    **{name: partial(objective, beta=0.5) for name, objective in OBJECTIVES.items()},
+    **{f"dynamicpo {name}": DynamicPO(name, 0.5) for name in ("dmpo", "mult_dpo")},
+    "batch beta": BatchBeta(beta=0.5),
 }
 MAKES_NO_SENSE = {("language", "adapter_off"), ("sequence", "adapter_off")}
 
@@ -79,7 +86,7 @@ def _draws(negatives, context):
 
 @pytest.mark.parametrize(("policy", "reference"), list(product(POLICIES, REFERENCES)))
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ALIGNED_BY)
 def test_one_step(objective, sampler, policy, reference, made, drawn):
     policies, references = made
     if (policy, reference) in MAKES_NO_SENSE:
@@ -89,12 +96,14 @@ def test_one_step(objective, sampler, policy, reference, made, drawn):
     one = policies[policy]
     batch = collate_sets(one, drawn[sampler])
     assert batch["contexts"] > 2
+    scored = one.log_probs(batch)
     scores = CandidateScores(
-        one.log_probs(batch).log_probs,
+        scored.log_probs,
         references[policy, reference].log_probs(batch),
         levels=batch["levels"],
+        lengths=scored.lengths,
     )
-    loss = OBJECTIVES[objective](scores, beta=0.5)
+    loss = ALIGNED_BY[objective](scores)
     assert loss.shape == (batch["contexts"],)
     assert loss.isfinite().all()
     trained = [weights for weights in one.model.parameters() if weights.requires_grad]

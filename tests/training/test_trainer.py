@@ -1,6 +1,8 @@
 """What ours adds to the Trainer: whose mean the loss is, in which order batches come, resuming."""
 
+import itertools
 import json
+import math
 from functools import partial
 
 import numpy as np
@@ -35,16 +37,18 @@ def weights(policy):
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
 
 
-def aligned(data, folder, objective="s_dpo", negatives=None, **options):
+def aligned(data, folder, chosen="s_dpo", negatives=None, validation=None, **options):
+    """A new policy after alignment, and the steps made; `chosen` is a section or its objective."""
+    section = {"objective": chosen} if isinstance(chosen, str) else chosen
     policy = new_policy(data)
     steps, _ = align(
         policy,
         data,
         mixture(negatives or {"observed": 2, "uniform": 4}, data),
-        chosen_objective(AlignConfig(objective=objective)),
+        chosen_objective(AlignConfig(**section)),
         1.0,
         Frozen(policy),
-        lambda: {"loss": 1.0},
+        validation or (lambda: {"loss": 1.0}),
         TrainingOptions(**{**QUICK, **options}),
         folder,
         seed=5,
@@ -141,33 +145,78 @@ def test_every_objective_takes_a_step(objective, small_data, tmp_path):
     assert not torch.equal(weights(policy), weights(new_policy(small_data)))
 
 
-def test_a_stopped_stage_resumes_to_the_same_weights(small_data, tmp_path):
+SECTIONS = {
+    "s_dpo": {"objective": "s_dpo"},
+    "dynamicpo": {"objective": "dmpo", "dynamicpo": {}},
+    "batch_beta": {"objective": "dpo", "batch_beta": {}},
+    "mult_dpo": {"objective": "mult_dpo"},
+    "sum": {"objective": {"mult_dpo": 1.0, "sft": 0.1}},
+}
+OWN_NAMES = {
+    "dynamicpo": {"beta/p10", "beta/p50", "beta/p90"},
+    "mult_dpo": {"bound/gap", "bound/bound"},
+    "sum": {"loss/mult_dpo", "loss/sft", "bound/gap", "bound/bound"},
+}
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_alignment_logs_under_stable_names(kind, small_data, tmp_path):
+    aligned(small_data, tmp_path, SECTIONS[kind], max_steps=2, batch_size=8)
+    first = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    always = {"boundary/share", "easy/share", "boundary/size", "boundary/violations"}
+    assert always | {"boundary/margin", "easy/margin"} <= set(first)
+    others = {name for names in OWN_NAMES.values() for name in names}
+    assert others & set(first) == OWN_NAMES.get(kind, set())
+    assert first["boundary/share"] + first["easy/share"] == pytest.approx(1)
+    if kind == "dynamicpo":
+        assert first["boundary/share"] == 1
+        assert 0.5 <= first["beta/p10"] <= first["beta/p50"] <= first["beta/p90"] <= 1.5
+    if kind == "sum":
+        total = first["loss/mult_dpo"] + 0.1 * first["loss/sft"]
+        assert first["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_collapse_is_told_above_the_bar_and_in_the_log(small_data, tmp_path, capsys):
+    values = [0.5] + [0.4] * 20  # the validation metric falls; the loss does anyhow
+    aligned(
+        small_data,
+        tmp_path,
+        validation=lambda: {"ndcg@10": values.pop(0)},
+        metric="ndcg@10",
+        max_steps=20,
+        batch_size=16,
+        evaluations=8,
+        patience=99,
+    )
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
+    warned = [line["warning"] for line in lines if "warning" in line]
+    assert len(warned) == 1
+    assert "the validation metric fell from 0.5 to 0.4" in warned[0]
+    assert "collapse at step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["s_dpo", "batch_beta"])  # β-DPO has a state that must come along
+def test_a_stopped_stage_resumes_to_the_same_weights(kind, small_data, tmp_path):
     options = {"max_steps": 12, "batch_size": 4, "evaluations": 30, "patience": 99}
-    whole, _ = aligned(small_data, tmp_path / "whole", **options)
 
     class Stop(Exception):
         pass
 
-    policy, seen = new_policy(small_data), []
+    def run(folder, first, stop=math.inf):  # ever better, so that the last checkpoint is the best
+        numbers = itertools.count(first)
 
-    def validation():
-        seen.append(1)
-        if len(seen) == 3:
-            raise Stop
-        return {"loss": 1.0}
+        def validation():
+            number = next(numbers)
+            if number == stop:
+                raise Stop
+            return {"loss": -number}
 
-    arguments = (
-        mixture({"observed": 2, "uniform": 4}, small_data),
-        chosen_objective(AlignConfig(objective="s_dpo")),
-        1.0,
-    )
-    rest = (TrainingOptions(**{**QUICK, **options}), tmp_path / "cut")
+        return aligned(small_data, folder, SECTIONS[kind], validation=validation, **options)
+
+    whole, _ = run(tmp_path / "whole", first=0)
     with pytest.raises(Stop):
-        align(policy, small_data, *arguments, Frozen(policy), validation, *rest, 5, ())
-    policy = new_policy(small_data)
-    steps, _ = align(
-        policy, small_data, *arguments, Frozen(policy), lambda: {"loss": 1.0}, *rest, 5, ()
-    )
+        run(tmp_path / "cut", first=0, stop=2)
+    policy, steps = run(tmp_path / "cut", first=2)
     assert steps == 12
     assert torch.equal(weights(policy), weights(whole))
     steps_of = [
