@@ -10,7 +10,7 @@ from palate.data.simulator import Simulation
 from palate.data.tables import SourceTables
 from palate.evaluation.baselines import Markov, Oracle, Popularity, Random, TasteOracle
 from palate.evaluation.candidates import draw_candidates, load_candidates, save_candidates
-from palate.evaluation.ranking import means, rank_candidates, rank_catalogue, summarise
+from palate.evaluation.ranking import rank_candidates, rank_catalogue, summarise
 from palate.policies import LanguagePolicy
 
 
@@ -88,7 +88,7 @@ def test_candidates_in_the_prompt(small_data):
     ranks = rank_candidates(policy, contexts, lists, batch_size=2)
     assert set(ranks) == {"candidates"}
     assert ((ranks["candidates"].rank >= 1) & (ranks["candidates"].rank <= 5)).all()
-    assert 0 <= means(ranks, [1, 5])["hr@1"] <= 1
+    assert 0 <= ranks["candidates"].per_group([1, 5])[0]["hr@1"].mean() <= 1
 
 
 def test_popularity_and_markov_count(tmp_path):
@@ -119,7 +119,7 @@ def test_oracles_know_more_than_popularity_and_chance(tmp_path):
         "oracle": Oracle(data, world, liked=4.0),
     }
     ndcg = {
-        name: means(rank_catalogue(scorer, contexts), [10])["ndcg@10"]
+        name: rank_catalogue(scorer, contexts)["catalogue"].per_group([10])[0]["ndcg@10"].mean()
         for name, scorer in scorers.items()
     }
     assert ndcg["random"] < ndcg["popularity"] < ndcg["oracle"]

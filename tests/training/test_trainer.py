@@ -183,9 +183,9 @@ def test_a_collapse_is_told_above_the_bar_and_in_the_log(small_data, tmp_path, c
         tmp_path,
         validation=lambda: {"ndcg@10": values.pop(0)},
         metric="ndcg@10",
-        max_steps=20,
+        max_steps=24,
         batch_size=16,
-        evaluations=8,
+        evaluations=2,
         patience=99,
     )
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]

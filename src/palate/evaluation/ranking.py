@@ -4,7 +4,7 @@
 sampled others, one row per positive.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -180,12 +180,6 @@ def summarise(
         for name, value in beyond_accuracy(ranks.lists, popularity, categories).items():
             summary[name] = {"value": value, "low": None, "high": None}
     return summary
-
-
-def means(ranks: Mapping[str, Ranks], cutoffs: Sequence[int]) -> dict[str, float]:
-    """Plain means under `catalogue` (or `candidates` where that is all there is)."""
-    chosen = ranks.get("catalogue") or ranks["candidates"]
-    return {name: float(values.mean()) for name, values in chosen.per_group(cutoffs)[0].items()}
 
 
 def steps(total: int, size: int, label: str | None) -> Iterator[int]:

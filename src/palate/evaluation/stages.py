@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from palate.config import RunConfig
 from palate.data.contexts import Context, ContextSet, Prepared, sample_contexts
@@ -31,7 +32,6 @@ from palate.evaluation.generation import (
 from palate.evaluation.ranking import (
     CatalogueScorer,
     Ranks,
-    means,
     rank_candidates,
     rank_catalogue,
     summarise,
@@ -75,23 +75,27 @@ class Evaluation:
 
     def validate(self, policy: Policy, contexts: ContextSet, metric: str) -> dict[str, float]:
         """Mean metrics of a policy on some contexts: the loss, and unless it is all that is
-        asked for, those of the ranking, over the catalogue where the policy can."""
+        asked for, those of the ranking, over the catalogue where the policy can. `METRIC_error`
+        is the standard error of the metric asked for."""
         lists = None
         if self._by_list(policy):
             lists = self._lists(contexts, self.seed + 1)
-        loss = {"loss": mean_loss(policy, contexts, lists, self.config.batch_size)}
-        if metric == "loss":
-            return loss
-        if lists is not None:
-            ranks = rank_candidates(policy, contexts, lists, self.config.batch_size)
-        else:
-            ranks = rank_catalogue(
-                catalogue_scorer(policy),
-                contexts,
-                self.config.exclude_history,
-                batch_size=self.config.batch_size,
-            )
-        return loss | means(ranks, self.cutoffs)
+        values = {"loss": context_losses(policy, contexts, lists, self.config.batch_size)}
+        if metric != "loss":
+            if lists is not None:
+                ranks = rank_candidates(policy, contexts, lists, self.config.batch_size)
+            else:
+                ranks = rank_catalogue(
+                    catalogue_scorer(policy),
+                    contexts,
+                    self.config.exclude_history,
+                    batch_size=self.config.batch_size,
+                )
+            chosen = ranks.get("catalogue") or ranks["candidates"]
+            values |= chosen.per_group(self.cutoffs)[0]
+        found = {name: float(of_context.mean()) for name, of_context in values.items()}
+        error = values[metric].std() / np.sqrt(len(values[metric]))
+        return found | {f"{metric}_error": float(error)}
 
     def rank_policy(self, stage: str, load: Callable[[], Policy]) -> dict[str, Ranks]:
         """Ranks of a saved policy on the test contexts, from the folder if they are there."""
@@ -186,22 +190,22 @@ class Evaluation:
         return _read_ranks(path)
 
 
-def mean_loss(
+def context_losses(
     policy: Policy, contexts: ContextSet, lists: Candidates | None, batch_size: int
-) -> float:
-    """Mean −log π over the positives of each context, then over contexts.
+) -> NDArray[np.float64]:
+    """(contexts,) mean −log π over the positives of each context.
 
     Where a policy's prompts list candidates, they list those of `lists`, one positive in each.
     """
     asked: list[Context] = list(contexts)
-    weights = np.ones(len(contexts))
+    rows = np.arange(len(contexts))
     if lists is not None:
         answers = lists.item_ids[np.arange(len(lists.row)), lists.place]
         asked = [
             replace(contexts[int(row)], positives=answer[None], candidates=ids[ids != PADDING_ITEM])
             for row, answer, ids in zip(lists.row, answers, lists.item_ids, strict=True)
         ]
-        weights = 1.0 / np.bincount(lists.row)[lists.row]
+        rows = lists.row
     losses = []
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
@@ -210,7 +214,7 @@ def mean_loss(
             item_ids[row, : len(context.positives)] = context.positives
         log_probs = policy.score(batch, item_ids).log_probs.double().cpu().numpy()
         losses.append(-log_probs.sum(axis=1) / (item_ids != PADDING_ITEM).sum(axis=1))
-    return float(np.average(np.concatenate(losses), weights=weights))
+    return np.bincount(rows, weights=np.concatenate(losses)) / np.bincount(rows)
 
 
 def catalogue_scorer(policy: Policy) -> CatalogueScorer:

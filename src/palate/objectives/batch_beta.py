@@ -21,13 +21,14 @@ class BatchBeta:
     """An objective whose β follows the margin of each batch.
 
     β = max(1e-3, β₀ (1 + α (margin − running margin))): batches that are easy for their time (wide
-    margins, where the labels say little) are held nearer to the reference.    arXiv 2407.08639,
-    Eqs. 7–8
+    margins, where the labels say little) are held nearer to the reference.    arXiv 2407.08639
 
     The margin of a batch is the mean of h_p − h_i over its pairs, contexts weighing alike, without
     gradient. The running margin is that of the batches before it, m · running + (1 − m) · margin;
-    it starts at the first batch's, whose β is β₀. It is a state: `state_dict` and
-    `load_state_dict` carry it over a restart, and each process follows its own batches.
+    it starts at the first batch's, whose β is β₀. (The released code averages a batch in before it
+    compares, starts at 0, pools all processes, and trains on a sample of each batch.) It is a
+    state: `state_dict` and `load_state_dict` carry it over a restart, and each process follows its
+    own batches.
 
     Args:
         base: objective that takes one β, a tensor without dimensions. Default `dpo`.

@@ -18,14 +18,21 @@ class Collapse(NamedTuple):
     message: str
 
 
+class _Validation(NamedTuple):
+    value: float  # greater is better
+    error: float
+    entries: int  # of the log before it
+
+
 @dataclass
 class CollapseMonitor:
     """Watches training for a loss that falls while the ranking gets worse.
 
     Two signs, either of which is reported once:
 
-    * the validation metric was below its best by more than `metric_fall` of it at the last two
-      validations, and the loss is lower than it was at the best;
+    * at the last two validations the metric was below its best by more than `metric_fall` of it
+      and by more than two of its standard errors, and the loss, over half a window before each, is
+      lower than it was at the best by `errors` standard errors;
     * the boundary margin, averaged over `window` entries, is below its highest such average by
       more than `margin_fall` and by more than `errors` standard errors, and the loss is lower than
       it was there by as many. The margin is taken as a share, boundary / (|boundary| + |easy|):
@@ -48,7 +55,7 @@ class CollapseMonitor:
     errors: float = 3.0
     greater_is_better: bool = True
     _entries: list[tuple[float, float]] = field(default_factory=list, repr=False)
-    _metrics: list[tuple[float, float]] = field(default_factory=list, repr=False)
+    _validations: list[_Validation] = field(default_factory=list, repr=False)
     _reported: bool = field(default=False, repr=False)
 
     def training(
@@ -66,29 +73,41 @@ class CollapseMonitor:
         self._entries.append((loss, boundary_margin / spread if spread else 0.0))
         return self._report(step, self._margin_falls())
 
-    def validation(self, step: int, metric: float) -> Collapse | None:
-        """Take a validation metric; returns what it reveals, the first time."""
-        loss = _mean([entry[0] for entry in self._entries[-self.window :]])
-        self._metrics.append((metric if self.greater_is_better else -metric, loss))
+    def validation(self, step: int, metric: float, error: float = 0.0) -> Collapse | None:
+        """Take a validation metric; returns what it reveals, the first time.
+
+        Args:
+            step: of the validation.
+            metric: its value.
+            error: its standard error; 0 where it is not known.
+        """
+        value = metric if self.greater_is_better else -metric
+        self._validations.append(_Validation(value, error, len(self._entries)))
         return self._report(step, self._metric_falls())
 
     def _metric_falls(self) -> str | None:
-        if len(self._metrics) < 3 or not self._entries:
+        if len(self._validations) < 3:
             return None
-        best, loss_then = max(self._metrics[:-2], key=lambda entry: entry[0])
-        limit = best - self.metric_fall * abs(best)
-        (before, _), (last, loss_now) = self._metrics[-2:]
-        if before < limit and last < limit and loss_now < loss_then:
-            return (
-                f"the validation metric fell from {abs(best):.4g} to {abs(last):.4g} while the "
-                f"loss fell from {loss_then:.4g} to {loss_now:.4g}"
-            )
-        return None
+        best, *_ = sorted(self._validations[:-2], key=lambda one: -one.value)
+        before, last = self._validations[-2:]
+        limit = best.value - max(self.metric_fall * abs(best.value), 2 * last.error)
+        then, now = self._losses_before(best), self._losses_before(last)
+        if max(before.value, last.value) >= limit or _fall(then, now).in_errors <= self.errors:
+            return None
+        return (
+            f"the validation metric fell from {abs(best.value):.4g} to {abs(last.value):.4g} "
+            f"while the loss fell from {_mean(then):.4g} to {_mean(now):.4g}"
+        )
+
+    def _losses_before(self, validation: _Validation) -> list[float]:
+        end = validation.entries
+        return [loss for loss, _ in self._entries[max(0, end - self.window // 2) : end]]
 
     def _margin_falls(self) -> str | None:
         if len(self._entries) < 2 * self.window:
             return None
-        if self._metrics and self._metrics[-1] == max(self._metrics):
+        values = [one.value for one in self._validations]
+        if values and values[-1] == max(values):
             return None
         margins = [margin for _, margin in self._entries]
         ends = range(self.window, len(margins) - self.window + 1)
@@ -118,16 +137,18 @@ class _Fall(NamedTuple):
 
 
 def _fall(before: Sequence[float], after: Sequence[float]) -> _Fall:
-    """How far a mean fell, and how many standard errors that is."""
+    """How far a mean fell, and how many standard errors that is; none from fewer than two."""
+    if min(len(before), len(after)) < 2:
+        return _Fall(0.0, 0.0)
     difference = _mean(before) - _mean(after)
-    variance = _variance(before) / len(before) + _variance(after) / len(after)
-    return _Fall(difference, difference / math.sqrt(variance) if variance else math.inf)
+    error = math.sqrt(_variance(before) / len(before) + _variance(after) / len(after))
+    return _Fall(difference, difference / error if error else math.copysign(math.inf, difference))
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+    return sum(values) / len(values)
 
 
 def _variance(values: Sequence[float]) -> float:
     mean = _mean(values)
-    return sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -54,13 +54,20 @@ def boundary_diagnostics(scores: CandidateScores, gradient: Tensor) -> dict[str,
 def beta_diagnostics(
     scores: CandidateScores, beta: float, margin: float = 2.0, scale: float = 0.5
 ) -> dict[str, Tensor]:
-    """`beta/p10`, `beta/p50`, `beta/p90`: quantiles of `DynamicPO`'s β over the selected pairs."""
+    """`beta/p10`, `beta/p50`, `beta/p90`: quantiles of `DynamicPO`'s β over the selected pairs.
+
+    0 where none is selected: no context has a negative.
+    """
     selected = boundary_negatives(scores)
     betas = dual_margin_beta(scores, selected, beta, margin, scale).double()
-    kept = betas.masked_fill(~selected, math.nan).flatten()
-    wanted = torch.tensor([0.1, 0.5, 0.9], dtype=kept.dtype, device=kept.device)
-    low, middle, high = kept.nanquantile(wanted)
-    return {"beta/p10": low, "beta/p50": middle, "beta/p90": high}
+    ordered = betas.masked_fill(~selected, math.inf).flatten().sort().values
+    last = (selected.sum() - 1).clamp(min=0)
+
+    def quantile(share: float) -> Tensor:
+        value = ordered[(share * last).round().long()]
+        return value.masked_fill(value.isinf(), 0.0)
+
+    return {f"beta/p{percent}": quantile(percent / 100) for percent in (10, 50, 90)}
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from palate.objectives.set_wise import mult_dpo, pl_dpo
 
 ONE_POSITIVE = {"dpo": dpo, "ipo": ipo, "simpo": simpo, "dmpo": dmpo, "mppo": mppo, "s_dpo": s_dpo}
 """Objectives of one positive, with β per negative."""
+REFERENCE_FREE = ("simpo", "mppo", simpo, mppo)
 SET_WISE = {"lipo": lipo, "mult_dpo": mult_dpo, "pl_dpo": pl_dpo}
 """Objectives of sets, with β per pair."""
 
@@ -97,7 +98,8 @@ class DynamicPO:
             each = base(contexts, betas.reshape(-1, width), **self.options)
             losses = scores.mean_over_positives(each.reshape(rows, places))
         # a broken score that was not selected must not go unseen
-        return losses.masked_fill(scores.log_ratios.isnan().any(dim=1), torch.nan)
+        reads = scores.policy if self.base in REFERENCE_FREE else scores.log_ratios
+        return losses.masked_fill(reads.isnan().any(dim=1), torch.nan)
 
     def boundary(self, scores: CandidateScores) -> Tensor:
         """(B, K) true at the negatives that are at the boundary for any positive."""

@@ -134,7 +134,7 @@ def setwise_bound_gap(scores: CandidateScores, beta: float | Tensor = 1.0) -> Bo
     Raises:
         ConfigError: beta is not one number above 0, or a positive has a weight other than 0 and 1.
     """
-    scores = scores.in_float64()
+    dtype, scores = scores.log_ratios.dtype, scores.in_float64()
     beta = scalar_beta(scores, beta)
     below, same = outranked(scores), of_same_level(scores)
     exponents = scores.softmax_exponents(beta)
@@ -142,8 +142,8 @@ def setwise_bound_gap(scores: CandidateScores, beta: float | Tensor = 1.0) -> Bo
     k = same.sum(dim=2).clamp(min=1)
     bound = (k - 1) / k * torch.logaddexp(log_odds, torch.zeros_like(log_odds))
     bound = _summed(bound, below, k, "sum")
-    gap = mult_dpo(scores, beta) - pl_dpo(scores, beta)
-    return BoundGap(gap.clamp(min=0).minimum(bound), bound)
+    gap = (mult_dpo(scores, beta) - pl_dpo(scores, beta)).clamp(min=0).minimum(bound)
+    return BoundGap(gap.to(dtype), bound.to(dtype))
 
 
 def _log_ratios_of_sets(scores: CandidateScores, beta: float | Tensor, below: Tensor) -> Tensor:

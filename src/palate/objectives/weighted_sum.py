@@ -13,7 +13,7 @@ def sft(scores: CandidateScores) -> Tensor:
     """Imitation of the positives: L = mean_p −s_p, the cross-entropy of SFT.
 
     Beside a preference objective it keeps the positives' own probability from falling, which a
-    margin alone does not (arXiv 2404.19733, Eq. 2, there per token).
+    margin alone does not (arXiv 2404.19733, there per token).
 
     Args:
         scores: candidates (B, K) with levels; at least one positive and one negative per context.

@@ -172,7 +172,9 @@ class CollapseWarning(TrainerCallback):
             margins = logs["boundary/margin"], logs["easy/margin"]
             return self._monitor.training(step, logs["loss"], *margins)
         if self._metric in logs:
-            return self._monitor.validation(step, logs[self._metric])
+            return self._monitor.validation(
+                step, logs[self._metric], logs.get(f"{self._metric}_error", 0.0)
+            )
         return None
 
 
