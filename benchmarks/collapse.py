@@ -10,7 +10,7 @@ hard ones above what is liked; weighing taste more is what ranks better. What an
 easy negatives are added says where its gradient goes. Quality is NDCG@10 of the ranking of all
 items, with the true probability of liking as gain.
 
-The thresholds of `CollapseMonitor` were chosen on seeds 100 to 102; those of the table are fresh.
+The thresholds of `CollapseMonitor` were chosen on seeds 5 to 9 and 100 to 102, not on the table's.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "collapse.svg"
 USERS, ITEMS, TASTES, HARD, SHOWN = 400, 400, 8, 4, 24
 EASY = (1, 3, 7, 15, 31, 63)
 STEPS, BATCH, LOG_EVERY, VALIDATE_EVERY = 300, 32, 5, 25
-FRESH_SEEDS = range(5, 10)
+FRESH_SEEDS = range(10, 15)
 OBJECTIVES: dict[str, Callable[[CandidateScores], Tensor]] = {
     "DMPO": partial(dmpo, beta=1.0),
     "DynamicPO (DMPO)": DynamicPO("dmpo", beta=1.0),
@@ -159,6 +159,7 @@ def run(seed: int, name: str, easy: int) -> Outcome:
     reference = Recommender(world, generator)
     reference.load_state_dict(policy.state_dict())
     before, monitor = policy.quality()[0], CollapseMonitor()
+    monitor.validation(0, *policy.quality())
     flagged_at = when_flagged = None
     optimiser = torch.optim.Adam(policy.parameters(), lr=2e-2)
     kept: list[dict[str, float]] = []
@@ -254,7 +255,7 @@ lower loss than they began):
 {verdicts}
 
 The monitor saw a validation every {VALIDATE_EVERY} steps and a log entry every {LOG_EVERY}; its \
-thresholds are the defaults of the library, chosen on other seeds (100–102).
+thresholds are the defaults of the library, chosen on other seeds (5–9 and 100–102).
 
 {conditions(given)}"""
 

@@ -1,6 +1,6 @@
 """Golden cases, one test each.
 
-Ask for `sdpo_case`, `dmpo_case`, `setwise_case` or `two_level_case`.
+Ask for `sdpo_case`, `dynamicpo_case`, `setwise_case` or `two_level_case`.
 """
 
 import json
@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
 def pytest_generate_tests(metafunc):
     for name, cases in (
         ("sdpo_case", lambda: golden_cases("sdpo.json")),
-        ("dmpo_case", lambda: golden_cases("dynamicpo.json")),
+        ("dynamicpo_case", lambda: golden_cases("dynamicpo.json")),
         ("setwise_case", lambda: golden_cases("setwise.json")),
         ("two_level_case", lambda: golden_cases("setwise.json", has_two_levels)),
     ):

@@ -1,23 +1,14 @@
-"""s_dpo and dmpo: arithmetic by hand, golden values, accuracy where naive forms lose it."""
+"""dmpo, mppo and s_dpo: arithmetic by hand, golden values, accuracy where naive forms lose it."""
 
 import math
 
 import pytest
 import torch
 
-from palate.errors import DataError
-from palate.objectives import CandidateScores, dmpo, dpo, s_dpo
-
-TOLERANCE = {
-    torch.float64: {"rel": 1e-9, "abs": 1e-12},
-    torch.float32: {"rel": 2e-4, "abs": 1e-6},
-}
-
-
-def log_scores(weights, levels):
-    """Scores of one context whose exp(h) are these weights."""
-    h = torch.tensor([weights], dtype=torch.float64).log()
-    return CandidateScores(h, levels=torch.tensor([levels]))
+from objectives.golden import assert_chosen_and_rejected
+from objectives.handmade import from_weights, gradient, one_context
+from palate.errors import ConfigError
+from palate.objectives import CandidateScores, dmpo, dpo, mppo, s_dpo
 
 
 def test_one_positive_by_hand():
@@ -58,13 +49,6 @@ def test_beta_per_negative_by_hand():
     assert s_dpo(scores, beta=beta).item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("objective", [dmpo, s_dpo])
-def test_a_constant_beta_per_negative_is_that_scalar(objective):
-    policy = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
-    scores = CandidateScores(policy, levels=torch.tensor([[1, 0, 0, 1, -1]]).expand(3, -1))
-    torch.testing.assert_close(objective(scores, torch.full((3, 5), 0.4)), objective(scores, 0.4))
-
-
 def test_exact_above_twenty():
     # softplus would give 21 itself; log(1 + e^21) - 21 = log1p(e^-21) = 7.58e-10
     scores = CandidateScores(
@@ -76,13 +60,13 @@ def test_exact_above_twenty():
 def test_dmpo_one_positive_by_hand():
     # h = log(6, 2, 8): the mean of the negatives is log sqrt(16) = log 4: -log sigma(log 6/4)
     # = log(1 + 4/6)
-    found = dmpo(log_scores([6.0, 2.0, 8.0], [1, 0, 0]))
+    found = dmpo(from_weights([6.0, 2.0, 8.0], [1, 0, 0]))
     assert found.item() == pytest.approx(math.log(10 / 6), rel=1e-12)
 
 
 def test_dmpo_several_positives_by_hand():
     # negatives 2 and 8, their mean log 4; positives 4 and 12: (log 2 + log(1 + 4/12)) / 2
-    found = dmpo(log_scores([2.0, 4.0, 12.0, 8.0], [0, 1, 2, 0]))
+    found = dmpo(from_weights([2.0, 4.0, 12.0, 8.0], [0, 1, 2, 0]))
     assert found.item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2, rel=1e-12)
 
 
@@ -141,37 +125,106 @@ def test_dmpo_in_float32_keeps_small_margins_at_large_scores():
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("objective", [dmpo, s_dpo])
-def test_levels_above_zero_alone_are_not_enough(objective):
-    scores = CandidateScores(torch.zeros(1, 2), levels=torch.tensor([[1, 2]]))
-    with pytest.raises(DataError, match="Context 0 has no negative"):
-        objective(scores)
+def test_s_dpo_weights_by_hand():
+    # negatives 1 and 5 of weights 4 and 0.4 count as 4 and 2; positives 2 (c = 1), 3 (c = 3)
+    # (log(1 + 6/2) + 3 log(1 + 6/3)) / 4
+    scores = from_weights([2.0, 1.0, 3.0, 5.0], [1, 0, 2, 0], weights=[1.0, 4.0, 3.0, 0.4])
+    expected = (math.log(4) + 3 * math.log(3)) / 4
+    assert s_dpo(scores).item() == pytest.approx(expected, rel=1e-12)
 
 
-def check_golden(objective, case, golden, dtype, tolerance):
-    """Losses and gradients of a case with one chosen item per context."""
+def test_s_dpo_log_q_by_hand():
+    # drawn with q = 0.2 and 0.05: the mean of 1/q is (5 + 20) / 2 = 12.5, so that the negatives
+    # 5 and 1 count as 5 / (0.2 · 12.5) = 2 and 1 / (0.05 · 12.5) = 1.6: log(1 + 3.6 / 2)
+    log_q = [0.0, math.log(0.2), math.log(0.05)]
+    scores = from_weights([2.0, 5.0, 1.0], [1, 0, 0], log_q=log_q)
+    assert s_dpo(scores).item() == pytest.approx(math.log(2.8), rel=1e-7)
 
-    def joined(name, values=case):
-        chosen = torch.tensor(values[f"{name}_chosen"], dtype=dtype)[:, None]
-        return torch.cat([chosen, torch.tensor(values[f"{name}_rejected"], dtype=dtype)], dim=1)
 
-    policy = joined("policy").requires_grad_()
-    reference = None if case["reference_chosen"] is None else joined("reference")
-    levels = torch.zeros(policy.shape, dtype=torch.long)
-    levels[:, 0] = 1
-    loss = objective(CandidateScores(policy, reference, levels=levels), beta=case["beta"])
-    (gradient,) = torch.autograd.grad(loss.sum(), policy)
-    assert loss.tolist() == pytest.approx(golden["losses"], **tolerance)
-    found, expected = gradient.flatten().tolist(), joined("grad", golden).flatten().tolist()
-    assert found == pytest.approx(expected, **tolerance)
+def test_s_dpo_log_q_up_to_a_constant_and_beside_beta():
+    # the correction is not multiplied by beta: h = ±1 with beta 2, corrections log 2.5, log 0.625
+    log_q = [9.0, math.log(0.2) - 7, math.log(0.05) - 7]
+    scores = one_context([0.0, 1.0, -1.0], [1, 0, 0], log_q=log_q)
+    expected = math.log(1 + math.exp(2) / 2.5 + math.exp(-2) / 0.625)
+    assert s_dpo(scores, beta=2.0).item() == pytest.approx(expected, rel=1e-7)
+
+
+def test_the_log_q_correction_in_float64_is_exact():
+    # the log of the number of negatives in float32 would be off by 1e-9
+    log_q = [0.0, math.log(0.2), math.log(0.05)]
+    scores = from_weights([2.0, 5.0, 1.0], [1, 0, 0], log_q=log_q)
+    assert s_dpo(scores).item() == pytest.approx(math.log(2.8), rel=1e-13)
+
+
+def test_dmpo_weights_by_hand():
+    # the mean of log 16 and log 2 by weights 1 and 2 is log (16 · 4)^(1/3) = log 4
+    # positives 4 (c = 1) and 12 (c = 3): (log 2 + 3 log(1 + 4/12)) / 4
+    scores = from_weights([16.0, 4.0, 12.0, 2.0], [0, 1, 2, 0], weights=[1.0, 0.5, 1.5, 2.0])
+    expected = (math.log(2) + 3 * math.log(4 / 3)) / 4
+    assert dmpo(scores).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_mppo_by_hand():
+    # q = 0.5 against 0.2 and 0.1: 0.3 + 0.4 = 0.7, beta 2: log(1 + e^-1.4)
+    scores = from_weights([0.5, 0.2, 0.1], [1, 0, 0])
+    found = mppo(scores, beta=2.0)
+    assert found.item() == pytest.approx(math.log1p(math.exp(-1.4)), rel=1e-12)
+    # dL/ds_p = -beta m q_p sigma(-x), dL/ds_i = beta q_i sigma(-x)
+    wrong = 1 / (1 + math.exp(1.4))
+    expected = [-2 * 2 * 0.5 * wrong, 2 * 0.2 * wrong, 2 * 0.1 * wrong]
+    assert gradient(found, scores) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mppo_several_positives_by_hand():
+    # positives 0.5 and 0.3 against 0.2 and 0.4: 0.3 + 0.1 and 0.1 - 0.1
+    found = mppo(from_weights([0.5, 0.2, 0.3, 0.4], [1, 0, 2, 0]))
+    assert found.item() == pytest.approx((math.log1p(math.exp(-0.4)) + math.log(2)) / 2, rel=1e-12)
+
+
+def test_mppo_likelihoods_by_hand():
+    # q = p^(1/length): 0.25^(1/2) = 0.5, 0.008^(1/3) = 0.2, 0.1; whole: 0.25, 0.008, 0.1
+    scores = from_weights([0.25, 0.008, 0.1], [1, 0, 0], lengths=[2, 3, 1])
+    average, whole = math.log1p(math.exp(-0.7)), math.log1p(math.exp(-(0.242 + 0.15)))
+    assert mppo(scores).item() == pytest.approx(average, rel=1e-12)
+    assert mppo(scores, likelihood="average").item() == pytest.approx(average, rel=1e-12)
+    assert mppo(scores, likelihood="sequence").item() == pytest.approx(whole, rel=1e-12)
+
+
+def test_mppo_without_lengths_is_by_sequence():
+    scores = from_weights([0.25, 0.008, 0.1], [1, 0, 0])
+    assert mppo(scores).item() == mppo(scores, likelihood="sequence").item()
+
+
+def test_mppo_beta_per_negative_and_weights_by_hand():
+    # 0.3 and 0.4 by beta 0.5 and 3 and weights 2 and 0.1: 0.3 + 0.12
+    scores = from_weights([0.5, 0.2, 0.1], [1, 0, 0], weights=[5.0, 2.0, 0.1])
+    found = mppo(scores, beta=torch.tensor([[9.0, 0.5, 3.0]], dtype=torch.float64))
+    assert found.item() == pytest.approx(math.log1p(math.exp(-0.42)), rel=1e-12)
+
+
+def test_mppo_of_whole_titles_hardly_moves():
+    # e^-12 apart: what the docstring warns of
+    scores = one_context([-12.0, -13.0], [1, 0])
+    assert mppo(scores).item() == pytest.approx(math.log(2), abs=1e-5)
+    assert max(map(abs, gradient(mppo(scores), scores))) < 1e-5
+
+
+def test_mppo_has_a_largest_likelihood():
+    scores = CandidateScores(torch.tensor([[0.0, 90.0, 1e4]]), levels=torch.tensor([[1, 0, 0]]))
+    assert mppo(scores).item() == pytest.approx(2 * math.exp(80), rel=1e-5)
+
+
+def test_an_unknown_likelihood_gets_a_hint():
+    with pytest.raises(ConfigError, match=r"likelihood is 'averaged'.*Did you mean 'average'"):
+        mppo(from_weights([1.0, 2.0], [1, 0]), likelihood="averaged")
 
 
 # the stable form was computed in float64, for float32 cases too: both precisions are compared
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_s_dpo_golden(sdpo_case, dtype):
-    check_golden(s_dpo, sdpo_case, sdpo_case["stable_float64"], dtype, TOLERANCE[dtype])
+    assert_chosen_and_rejected(s_dpo, sdpo_case, sdpo_case["stable_float64"], dtype)
 
 
-def test_dmpo_golden(dmpo_case):
-    dtype = getattr(torch, dmpo_case["dtype"])  # what the released function was called with
-    check_golden(dmpo, dmpo_case, dmpo_case["DMPO"], dtype, TOLERANCE[dtype])
+def test_dmpo_golden(dynamicpo_case):
+    dtype = getattr(torch, dynamicpo_case["dtype"])  # what the released function was called with
+    assert_chosen_and_rejected(dmpo, dynamicpo_case, dynamicpo_case["DMPO"], dtype)

@@ -1,6 +1,8 @@
 """Adapters: what trains, what stays, and that a policy is the same one saved, merged or resumed."""
 
+import itertools
 import json
+import math
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -343,21 +345,25 @@ def test_a_stopped_stage_resumes_to_the_same_weights(case, small_data, started, 
 
     train = imitated if case == "sft" else aligned
     options = {"max_steps": 6, "batch_size": 4, "evaluations": 30}
-    whole = train(begun(), small_data, tmp_path / "whole", **options)
-    seen = []
 
-    def stops():
-        seen.append(1)
-        if len(seen) == 2:
-            raise Stop
-        return {"loss": 1.0 - 0.1 * len(seen)}
+    def run(folder, first, stop=math.inf):  # ever better, so that the last checkpoint is the best
+        numbers = itertools.count(first)
 
+        def validation():
+            number = next(numbers)
+            if number == stop:
+                raise Stop
+            return {"loss": -number}
+
+        return train(begun(), small_data, folder, validation, **options)
+
+    whole = run(tmp_path / "whole", first=0)
     with pytest.raises(Stop):
-        train(begun(), small_data, tmp_path / "cut", stops, **options)
+        run(tmp_path / "cut", first=0, stop=2)
     checkpoint = next((tmp_path / "cut/checkpoints").rglob("trainer_state.json"))
     assert json.loads(checkpoint.read_text())["global_step"] < 6
     assert not (checkpoint.parent / "model.safetensors").exists()
-    resumed = train(begun(), small_data, tmp_path / "cut", **options)
+    resumed = run(tmp_path / "cut", first=2)
     assert same(adapter_weights(whole), adapter_weights(resumed))
     assert same(base_weights(whole), base_weights(resumed))
     assert set(trainable(whole)) == set(trainable(resumed))
@@ -366,7 +372,7 @@ def test_a_stopped_stage_resumes_to_the_same_weights(case, small_data, started, 
 @AFTER_SFT
 def test_the_best_checkpoint_is_what_remains(after_sft, small_data, started, tmp_path):
     policy, weights = started(after_sft), []
-    losses = [3.0, 1.0, 2.0]
+    losses = [0.0, 3.0, 1.0, 2.0]  # the first is of the policy as it starts, which is no checkpoint
 
     def validation():
         weights.append(adapter_weights(policy))
@@ -374,12 +380,12 @@ def test_the_best_checkpoint_is_what_remains(after_sft, small_data, started, tmp
 
     options = {"max_steps": 3, "evaluations": 1e9}
     aligned(policy, small_data, tmp_path, validation, **options)
-    assert not same(weights[1], weights[2])
-    assert same(adapter_weights(policy), weights[1])
+    assert not same(weights[2], weights[3])
+    assert same(adapter_weights(policy), weights[2])
     # and again, from the checkpoints of a stage that had ended by its patience
     ended = started(after_sft)
     aligned(ended, small_data, tmp_path, lambda: {"loss": 1.0}, **options, patience=1)
-    assert same(adapter_weights(ended), weights[1])
+    assert same(adapter_weights(ended), weights[2])
 
 
 # What is refused

@@ -162,7 +162,9 @@ OWN_NAMES = {
 @pytest.mark.parametrize("kind", SECTIONS)
 def test_alignment_logs_under_stable_names(kind, small_data, tmp_path):
     aligned(small_data, tmp_path, SECTIONS[kind], max_steps=2, batch_size=8)
-    first = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
+    assert lines[0] == {"stage": "align", "step": 0, "start_loss": 1.0}
+    first = next(line for line in lines if "loss" in line)
     always = {"boundary/share", "easy/share", "boundary/size", "boundary/violations"}
     assert always | {"boundary/margin", "easy/margin"} <= set(first)
     others = {name for names in OWN_NAMES.values() for name in names}
@@ -254,9 +256,10 @@ def test_patience_survives_a_stop(stop_at, small_data, tmp_path):
         return done.steps, weights(policy)
 
     values = [1.0, 2.0, 2.0, 2.0, 2.0]
-    steps, whole = run(tmp_path / "whole", values)
+    start = [0.5]  # of the policy as it starts, which is no checkpoint
+    steps, whole = run(tmp_path / "whole", start + values)
     with pytest.raises(IndexError):  # no value is left: validation fails, its step is lost
-        run(tmp_path / "cut", values[: stop_at - 1])
+        run(tmp_path / "cut", start + values[: stop_at - 1])
     again, resumed = run(tmp_path / "cut", values[stop_at - 1 :])
     assert steps == again
     assert torch.equal(whole, resumed)

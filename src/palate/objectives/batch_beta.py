@@ -66,7 +66,9 @@ class BatchBeta:
             margin = margins.mean()
             before = margin if self.running_margin is None else self.running_margin.to(margin)
             beta = (self.beta * (1 + self.alpha * (margin - before))).clamp(min=FLOOR)
-            self.running_margin = self.momentum * before + (1 - self.momentum) * margin
+            moved = self.momentum * before + (1 - self.momentum) * margin
+            # a broken batch must not break those after it
+            self.running_margin = torch.where(moved.isfinite(), moved, before)
         return self.base(scores, beta, **self.options)
 
     def state_dict(self) -> dict[str, float | None]:

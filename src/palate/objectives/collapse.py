@@ -31,7 +31,7 @@ class CollapseMonitor:
     Two signs, either of which is reported once:
 
     * at the last two validations the metric was below its best by more than `metric_fall` of it
-      and by more than two of its standard errors, and the loss, over half a window before each, is
+      and by more than two of its standard errors, and the loss, over half a window around each, is
       lower than it was at the best by `errors` standard errors;
     * the boundary margin, averaged over `window` entries, is below its highest such average by
       more than `margin_fall` and by more than `errors` standard errors, and the loss is lower than
@@ -51,7 +51,7 @@ class CollapseMonitor:
 
     window: int = 10
     margin_fall: float = 0.02
-    metric_fall: float = 0.03
+    metric_fall: float = 0.05
     errors: float = 3.0
     greater_is_better: bool = True
     _entries: list[tuple[float, float]] = field(default_factory=list, repr=False)
@@ -91,7 +91,7 @@ class CollapseMonitor:
         best, *_ = sorted(self._validations[:-2], key=lambda one: -one.value)
         before, last = self._validations[-2:]
         limit = best.value - max(self.metric_fall * abs(best.value), 2 * last.error)
-        then, now = self._losses_before(best), self._losses_before(last)
+        then, now = self._losses_at(best), self._losses_at(last)
         if max(before.value, last.value) >= limit or _fall(then, now).in_errors <= self.errors:
             return None
         return (
@@ -99,9 +99,10 @@ class CollapseMonitor:
             f"while the loss fell from {_mean(then):.4g} to {_mean(now):.4g}"
         )
 
-    def _losses_before(self, validation: _Validation) -> list[float]:
-        end = validation.entries
-        return [loss for loss, _ in self._entries[max(0, end - self.window // 2) : end]]
+    def _losses_at(self, validation: _Validation) -> list[float]:
+        half = self.window // 2
+        end = max(validation.entries, half)  # before training: those that come first
+        return [loss for loss, _ in self._entries[end - half : end]]
 
     def _margin_falls(self) -> str | None:
         if len(self._entries) < 2 * self.window:

@@ -27,10 +27,10 @@ REFERENCE_FREE = ("simpo", "mppo", simpo, mppo)
 SET_WISE = {"lipo": lipo, "mult_dpo": mult_dpo, "pl_dpo": pl_dpo}
 """Objectives of sets, with β per pair."""
 
-STRIP = 16
+STRIP = 32
 """Cuts that are tried together: a table of them stays in the processor's cache."""
 SAME_COST = 1e-12
-"""Share of the sum of squares by which two cuts count as equally good, for rounding's sake."""
+"""Share of the squares that were summed by which two cuts count as equally good, for rounding."""
 
 
 @dataclass(frozen=True)
@@ -198,36 +198,56 @@ def top_cluster(values: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, K) true at members of the top cluster; nowhere in a row without numbers.
     """
-    count = mask.sum(dim=1, keepdim=True)
-    wide = values.double().masked_fill(~mask, 0.0)
-    centred = wide - wide.sum(dim=1, keepdim=True) / count.clamp(min=1)
-    ordered = centred.masked_fill(~mask, -torch.inf).sort(dim=1, descending=True).values
-    width = values.shape[1]
+    count, width = mask.sum(dim=1, keepdim=True), values.shape[1]
     sizes = torch.arange(1, width + 1, device=values.device)  # of the numbers above a cut
-    below = ordered.roll(-1, dims=1)
-    is_cut = (sizes < count) & (ordered > below)  # (B, K): numbers differ across the cut
-    sums = ordered.masked_fill(sizes > count, 0.0).cumsum(dim=1)
-    # k-means is to maximise Σ (sum of a group)² / its size; the sum of all is 0
-    top = (sums.square() / sizes).masked_fill(~is_cut, -torch.inf)
-    bottom = (sums.square() / (count - sizes).clamp(min=1)).masked_fill(~is_cut, -torch.inf)
-    gain = top + sums.square() / (count - sizes).clamp(min=1)  # two groups, where no three are
+    wide = values.double().masked_fill(~mask, -torch.inf)
+    ordered = wide.sort(dim=1, descending=True).values
+    is_real, is_cut = sizes <= count, (sizes < count) & (ordered > ordered.roll(-1, dims=1))
+    # the squared distances of a group are Σ x² − (Σ x)²/n: summed from the top for the upper two
+    # groups and from the bottom for the lowest, a number far away spoils only groups it is in
+    from_top = (ordered - ordered[:, :1]).masked_fill(~is_real, 0.0)
+    sums, squares = from_top.cumsum(dim=1), from_top.square().cumsum(dim=1)
+    lowest = ordered.gather(1, (count - 1).clamp(min=0))
+    from_bottom = (ordered - lowest).masked_fill(~is_real, 0.0).flip(1)
+    sums_below = (from_bottom.cumsum(dim=1) - from_bottom).flip(1)
+    squares_below = (from_bottom.square().cumsum(dim=1) - from_bottom.square()).flip(1)
+    rest = squares_below - sums_below.square() / (count - sizes).clamp(min=1)
+
+    beyond_first = squares + rest  # of all below a first cut: as one group, then as two
+    with_second = (squares + rest).masked_fill(~is_cut, torch.inf)
     table = sums.new_empty(len(sums), STRIP, width)
     for start in range(0, width - 2, STRIP):
         end = min(start + STRIP, width - 2)
         second = slice(start + 1, width - 1)
-        size = (sizes[None, second] - sizes[start:end, None]).to(sums.dtype)
-        three = table[:, : end - start, second]
-        torch.sub(sums[:, None, second], sums[:, start:end, None], out=three)
-        three.square_().div_(size).add_(bottom[:, None, second])
-        three[:, :, : end - start].masked_fill_(size[:, : end - start] < 1, -torch.inf)
-        best = top[:, start:end] + three.amax(dim=2)
-        gain[:, start:end] = torch.maximum(gain[:, start:end], best)
-    least = gain.amax(dim=1, keepdim=True) - SAME_COST * ordered.masked_fill(
-        sizes > count, 0.0
-    ).square().sum(dim=1, keepdim=True)
-    first = (is_cut & (gain >= least)).byte().argmax(dim=1, keepdim=True)
-    first = torch.where(is_cut.any(dim=1, keepdim=True), first, (count - 1).clamp(min=0))
-    return mask & (centred >= ordered.gather(1, first))
+        # where the second cut is not below the first, no cost comes out below that of two groups
+        size = sizes[None, second] - sizes[start:end, None]
+        size = size.masked_fill(size == 0, 1).to(sums.dtype)
+        two = table[:, : end - start, second]
+        torch.sub(sums[:, None, second], sums[:, start:end, None], out=two)
+        torch.addcdiv(with_second[:, None, second], two.square_(), size, value=-1, out=two)
+        first = beyond_first[:, start:end]
+        torch.minimum(first, two.amin(dim=2), out=first)
+    cost = (beyond_first - sums.square() / sizes).masked_fill(~is_cut, torch.inf)
+    cut = _first_of_least(cost, _summed_squares(cost, with_second, sums, squares, sizes))
+    cut = torch.where(is_cut.any(dim=1, keepdim=True), cut, (count - 1).clamp(min=0))
+    return mask & (wide >= ordered.gather(1, cut))
+
+
+def _summed_squares(
+    cost: Tensor, with_second: Tensor, sums: Tensor, squares: Tensor, sizes: Tensor
+) -> Tensor:
+    """(B, 1) squares that went into the least cost: those above its second cut."""
+    first = cost.argmin(dim=1, keepdim=True)
+    size = (sizes - 1 - first).to(sums.dtype)
+    two = with_second - (sums - sums.gather(1, first)).square() / size.clamp(min=1)
+    second = two.masked_fill(size < 1, torch.inf).argmin(dim=1, keepdim=True)
+    return squares.gather(1, torch.maximum(first, second))
+
+
+def _first_of_least(cost: Tensor, squares: Tensor) -> Tensor:
+    """(B, 1) the first column whose cost (B, K) is the least but for rounding of `squares`."""
+    least = cost.amin(dim=1, keepdim=True)
+    return (cost <= least + SAME_COST * squares).byte().argmax(dim=1, keepdim=True)
 
 
 def _in_columns(scores: CandidateScores, values: Tensor) -> Tensor:

@@ -30,9 +30,10 @@ def level_weights(scores: CandidateScores) -> Tensor | None:
     return torch.where(scores.positives, normalised, scores.weights)
 
 
-def nan_without_pairs(losses: Tensor, pairs: Tensor) -> Tensor:
-    """Losses (B,), NaN where a context has no pair of different level.
+def nan_without_pairs(losses: Tensor, scores: CandidateScores, pairs: Tensor) -> Tensor:
+    """Losses (B,), NaN where a context has no pair (B, P, K), or lost one to `max_positives`.
 
-    There is nothing to learn from it, and where values are not checked a 0 would hide that.
+    There is nothing to learn from it, and where values are not checked a number would hide that.
     """
-    return losses.masked_fill(~pairs.any(dim=2).any(dim=1), math.nan)
+    usable = pairs.any(dim=2).any(dim=1) & scores.all_in_places
+    return losses.masked_fill(~usable, math.nan)

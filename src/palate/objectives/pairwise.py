@@ -139,7 +139,7 @@ def lipo(
         losses = losses * scores.of_positives(weights)[:, :, None] * weights[:, None, :]
     used = pairs if taken is None else pairs & taken
     total = losses.masked_fill(~used, 0.0).sum(dim=(1, 2))
-    return nan_without_pairs(total, pairs)
+    return nan_without_pairs(total, scores, used)
 
 
 def _exchange_cost(scores: CandidateScores) -> Tensor:

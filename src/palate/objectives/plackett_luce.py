@@ -38,8 +38,8 @@ def log_ratio_loss(log_a: Tensor, same: Tensor, nodes: int) -> Tensor:
     """−log p of each group of candidates, at each of its members.
 
     Args:
-        log_a: (B, P) log(w_p / B) in float64; any finite value, and anything where `same` is
-            false on the diagonal.
+        log_a: (B, P) log(w_p / B) in float64; +inf for a member with nothing to come before, and
+            anything where `same` is false on the diagonal.
         same: (B, P, P) true where two places belong to one group; false for empty places.
         nodes: of the quadrature.
 
@@ -56,7 +56,7 @@ class _PlackettLuce(torch.autograd.Function):
         known = log_a.masked_fill(~member, 0.0)
         loss, derivative = _integrate(known, same, nodes)
         ctx.save_for_backward(derivative.masked_fill(~member, 0.0), same)
-        broken = member & ~log_a.isfinite()
+        broken = member & (log_a.isnan() | log_a.isneginf())
         loss = loss.masked_fill((same & broken[:, None, :]).any(dim=2), math.nan)
         return loss.masked_fill(~member, 0.0)
 
@@ -74,7 +74,7 @@ class _PlackettLuce(torch.autograd.Function):
 def _integrate(log_a: Tensor, same: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """(B, P) loss of each member's group, and its derivative by the member's log a."""
     groups = same.to(log_a.dtype)
-    members = log_a[:, None, :].masked_fill(~same, LARGEST + 100)  # never late: changes nothing
+    members = log_a[:, None, :].masked_fill(~same, torch.inf)  # never late: changes nothing
     k = groups.sum(dim=2).clamp(min=1)
     # p ≥ Π a/(1 + a): where that is large the complement is the better integral
     log_bound = (groups * -torch.logaddexp(-members, torch.zeros_like(members))).sum(dim=2)
@@ -124,6 +124,7 @@ def _bracket(members: Tensor, k: Tensor, is_near_one: Tensor) -> tuple[Tensor, T
 
     # the complement: near its peak a_min e^y ≈ 1 + log k; beyond, it falls like k exp(−a_min e^y)
     slowest = members.amin(dim=2)
+    slowest = slowest.masked_fill(slowest.isposinf(), 0.0)
     peak_at = torch.log1p(k.log()) - slowest
     right = (FALL + 6 + 2 * k.log()).log() - slowest
     before, psi = _log_before(members + peak_at[:, :, None])

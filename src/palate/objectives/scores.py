@@ -153,7 +153,7 @@ class CandidateScores:
             total = (per_positive * shares).masked_fill(~filled, 0.0).sum(dim=1)
             mean = total / shares.sum(dim=1).masked_fill(~filled.any(dim=1), 1.0)
         usable = self.positives.any(dim=1) & self.negatives.any(dim=1)
-        return mean.masked_fill(~(usable & self._all_in_places), math.nan)
+        return mean.masked_fill(~(usable & self.all_in_places), math.nan)
 
     @cached_property
     def log_masses(self) -> Tensor | None:
@@ -162,6 +162,8 @@ class CandidateScores:
         The correction of a negative i is log q_i + log mean_j exp(−log q_j), over all negatives j:
         0 for uniform draws. None where there is nothing to add.
         """
+        if "_inherited_masses" in self.__dict__:
+            return self.__dict__["_inherited_masses"]
         added = None
         if self.weights is not None:
             added = self.weights.masked_fill(~self.negatives, 1.0).log()
@@ -169,7 +171,8 @@ class CandidateScores:
             inverse = (-self.log_q).masked_fill(~self.negatives, -math.inf)
             empty = ~self.negatives.any(dim=1, keepdim=True)
             total = inverse.masked_fill(empty, 0.0).logsumexp(dim=1, keepdim=True)
-            mean = total - self.negatives.sum(dim=1, keepdim=True).clamp(min=1).log()
+            count = self.negatives.sum(dim=1, keepdim=True).clamp(min=1)
+            mean = total - count.to(total.dtype).log()
             correction = (self.log_q + mean).masked_fill(~self.negatives, 0.0)
             added = -correction if added is None else added - correction
         return added
@@ -218,8 +221,9 @@ class CandidateScores:
         own &= self.filled[:, :, None]
         levels = own.long().masked_fill(~own & ~negatives, -1).reshape(-1, width)
         rows = self._copy()
-        for name in ("policy", "reference", "lengths", "weights", "log_q", "log_masses"):
+        for name in ("policy", "reference", "lengths", "weights", "log_q"):
             rows._set(name, repeated(getattr(self, name)))
+        rows._set("_inherited_masses", repeated(self.log_masses))
         rows._set("levels", levels)
         object.__setattr__(rows, "check", False)
         object.__setattr__(rows, "max_positives", 1)
@@ -228,9 +232,9 @@ class CandidateScores:
     def in_float64(self) -> "CandidateScores":
         """The same scores in float64, not checked again."""
         wide = self._copy()
-        for name in ("policy", "reference", "weights", "log_q"):
-            values = getattr(self, name)
-            wide._set(name, None if values is None else values.double())
+        for name in ("policy", "reference", "weights", "log_q", "_inherited_masses"):
+            if (values := wide.__dict__.get(name)) is not None:
+                wide._set(name, values.double())
         return wide
 
     @cached_property
@@ -242,7 +246,7 @@ class CandidateScores:
         return mass.masked_fill(~self.negatives.any(dim=1, keepdim=True), 1.0)
 
     @cached_property
-    def _all_in_places(self) -> Tensor:
+    def all_in_places(self) -> Tensor:
         """(B,) false where a context has more positives than `max_positives` promised."""
         return self.filled.sum(dim=1) == self.positives.sum(dim=1)
 
@@ -259,7 +263,10 @@ class CandidateScores:
 
     def _copy(self) -> "CandidateScores":
         copied = object.__new__(CandidateScores)
-        copied.__dict__.update({one.name: getattr(self, one.name) for one in fields(self)})
+        kept = [one.name for one in fields(self)] + ["_inherited_masses"]
+        copied.__dict__.update(
+            {name: self.__dict__[name] for name in kept if name in self.__dict__}
+        )
         return copied
 
     def _set(self, name: str, value: Tensor | None) -> None:

@@ -62,7 +62,7 @@ def mult_dpo(
         terms = terms * scores.of_positives(weights)
     k = same.sum(dim=2).clamp(min=1).to(terms.dtype)
     terms = terms - torch.lgamma(k + 1) / k  # log k! in k equal shares
-    return _summed(terms, below, k, reduction_per_context)
+    return _summed(scores, terms, below, k, reduction_per_context)
 
 
 def pl_dpo(
@@ -105,7 +105,7 @@ def pl_dpo(
     group = _same_place_level(scores, same) & below.any(dim=2)[:, :, None]
     k = same.sum(dim=2).clamp(min=1).to(log_a.dtype)
     terms = log_ratio_loss(log_a, group, nodes) / k
-    loss = _summed(terms, below, k, reduction_per_context)
+    loss = _summed(scores, terms, below, k, reduction_per_context)
     return _without_weighted_positives(scores, loss).to(scores.log_ratios.dtype)
 
 
@@ -139,9 +139,9 @@ def setwise_bound_gap(scores: CandidateScores, beta: float | Tensor = 1.0) -> Bo
     below, same = outranked(scores), of_same_level(scores)
     exponents = scores.softmax_exponents(beta)
     log_odds = masked_logsumexp(exponents, same, dim=2) - masked_logsumexp(exponents, below, dim=2)
-    k = same.sum(dim=2).clamp(min=1)
+    k = same.sum(dim=2).clamp(min=1).double()
     bound = (k - 1) / k * torch.logaddexp(log_odds, torch.zeros_like(log_odds))
-    bound = _summed(bound, below, k, "sum")
+    bound = _summed(scores, bound, below, k, "sum")
     gap = (mult_dpo(scores, beta) - pl_dpo(scores, beta)).clamp(min=0).minimum(bound)
     return BoundGap(gap.to(dtype), bound.to(dtype))
 
@@ -160,12 +160,14 @@ def _same_place_level(scores: CandidateScores, same: Tensor) -> Tensor:
     return same.gather(2, columns) & scores.filled[:, None, :]
 
 
-def _summed(terms: Tensor, below: Tensor, k: Tensor, reduction: Reduction) -> Tensor:
+def _summed(
+    scores: CandidateScores, terms: Tensor, below: Tensor, k: Tensor, reduction: Reduction
+) -> Tensor:
     """(B,) the terms (B, P) of all positives that outrank something."""
     if reduction == "mean_positive":
         terms = terms / k
     total = terms.masked_fill(~below.any(dim=2), 0.0).sum(dim=1)
-    return nan_without_pairs(total, below)
+    return nan_without_pairs(total, scores, below)
 
 
 def _check_reduction(reduction: str) -> None:

@@ -1,7 +1,7 @@
 """What the Trainer tells of a stage: a progress bar, JSON lines, TensorBoard."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from palate.files import write_text
 from palate.objectives.collapse import Collapse, CollapseMonitor
 from palate.progress import progress_bar
+
+Validation = Callable[[], dict[str, float]]
+"""Metrics of the policy as it is now."""
 
 
 class ProgressBar(TrainerCallback):
@@ -140,8 +143,11 @@ class CollapseWarning(TrainerCallback):
     unbroken one would; what was reported before the stop is in the kept lines.
     """
 
-    def __init__(self, metric: str, bar: ProgressBar, lines: JsonLines) -> None:
-        self._metric = f"eval_{metric}"
+    def __init__(
+        self, metric: str, validation: Validation, bar: ProgressBar, lines: JsonLines
+    ) -> None:
+        self._name = metric
+        self._validation = validation
         self._monitor = CollapseMonitor(greater_is_better=metric != "loss")
         self._bar = bar
         self._lines = lines
@@ -149,7 +155,12 @@ class CollapseWarning(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Read the log of a stage that goes on."""
+        """Validate the policy as it starts, or read the log of a stage that goes on."""
+        if state.global_step == 0:
+            start = {f"start_{name}": value for name, value in self._validation().items()}
+            state.log_history.append({"step": 0, **start})
+            if state.is_world_process_zero:
+                self._lines.write(0, start)
         for entry in state.log_history:
             self._watch(int(entry["step"]), entry)
 
@@ -171,10 +182,9 @@ class CollapseWarning(TrainerCallback):
         if "loss" in logs and "boundary/margin" in logs:
             margins = logs["boundary/margin"], logs["easy/margin"]
             return self._monitor.training(step, logs["loss"], *margins)
-        if self._metric in logs:
-            return self._monitor.validation(
-                step, logs[self._metric], logs.get(f"{self._metric}_error", 0.0)
-            )
+        for when in ("start", "eval"):
+            if (name := f"{when}_{self._name}") in logs:
+                return self._monitor.validation(step, logs[name], logs.get(f"{name}_error", 0.0))
         return None
 
 

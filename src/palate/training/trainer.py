@@ -28,6 +28,7 @@ from palate.training.callbacks import (
     EarlyStopping,
     JsonLines,
     ProgressBar,
+    Validation,
     tensorboard,
     validations_without_gain,
 )
@@ -47,10 +48,6 @@ class Objective(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a former state."""
         ...
-
-
-Validation = Callable[[], dict[str, float]]
-"""Metrics of the policy as it is now."""
 
 
 class Trained(NamedTuple):
@@ -262,7 +259,7 @@ def train(
     trainer.add_callback(bar)
     trainer.add_callback(lines)
     if objective is not None:
-        trainer.add_callback(CollapseWarning(options.metric, bar, lines))
+        trainer.add_callback(CollapseWarning(options.metric, validation, bar, lines))
     if "tensorboard" in trackers:
         trainer.add_callback(tensorboard(folder / "tensorboard" / stage))
     patience = options.patience if early_stopping else None
