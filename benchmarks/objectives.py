@@ -70,14 +70,18 @@ def losses(contexts: int, candidates: int, positives: int, turns: int) -> dict[s
         name: partial(with_gradient, objective)
         for name, objective in {**OBJECTIVES, **dynamic}.items()
     }
-    sides["selection and β"] = lambda: selection(scores()[0])
+    sides["selection and β"] = selection_of(scores()[0])
     sides["bound gap, no gradient"] = lambda: setwise_bound_gap(scores()[0])
     return in_turn(sides, turns, calls=4)
 
 
-def selection(scores: CandidateScores) -> Tensor:
-    """What DynamicPO does beyond its base: boundary negatives and their β."""
-    return dual_margin_beta(scores, boundary_negatives(scores))
+def selection_of(scores: CandidateScores) -> Callable[[], Tensor]:
+    """What DynamicPO does beyond its base: boundary negatives and their β.
+
+    The places of positives are known beforehand, as any loss looks them up.
+    """
+    assert scores.filled.any()
+    return lambda: dual_margin_beta(scores, boundary_negatives(scores))
 
 
 def training_step(turns: int) -> dict[str, list[float]]:
@@ -122,7 +126,7 @@ def training_step(turns: int) -> dict[str, list[float]]:
         alignment_logs(objective, parts, read, gradient, 1.0)
 
     return in_turn(
-        {"step": step, "selection and β": lambda: selection(fresh()), "loss and logs": logs}, turns
+        {"step": step, "selection and β": selection_of(fresh()), "loss and logs": logs}, turns
     )
 
 

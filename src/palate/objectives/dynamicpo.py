@@ -214,7 +214,7 @@ def top_cluster(values: Tensor, mask: Tensor) -> Tensor:
     rest = squares_below - sums_below.square() / (count - sizes).clamp(min=1)
 
     beyond_first = squares + rest  # of all below a first cut: as one group, then as two
-    with_second = (squares + rest).masked_fill(~is_cut, torch.inf)
+    with_second = beyond_first.masked_fill(~is_cut, torch.inf)
     table = sums.new_empty(len(sums), STRIP, width)
     for start in range(0, width - 2, STRIP):
         end = min(start + STRIP, width - 2)
