@@ -231,9 +231,9 @@ def test_packed_lone_and_catalogue_scores_agree_with_the_merged_model(
     randomise(policy, "align")
     contexts = small_data.contexts("test")[:4]
     packed, catalogue = scores(policy, small_data), policy.catalogue_log_probs(contexts)
-    policy.packs = False
+    policy.engine = "plain"
     alone = scores(policy, small_data)
-    policy.packs = True
+    policy.engine = "tree"
     policy.model = merge(policy.model)
     merged = scores(policy, small_data)
     assert not isinstance(policy.model, AdaptedModel)
@@ -449,7 +449,7 @@ def test_four_bits_on_a_cpu_that_is_let_pass(small_data, small_policy, tmp_path,
     small_policy.model = plain
     small_policy.save(base)
     policy = LanguagePolicy.create(str(base), small_data.items, "history", 6, 1, SHAPE, True)
-    assert policy.packs
+    assert policy.engine == "tree"
     policy.start_stage("sft")
     policy.model.to(torch.device("cpu"))  # as the pipeline has it, though it is there already
     imitated(policy, small_data, tmp_path, max_steps=3)

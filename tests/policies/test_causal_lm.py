@@ -3,47 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BloomConfig,
-    BloomForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from conftest import shared
 from palate.data.contexts import History
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.policies import PADDING_ITEM, LanguagePolicy, load_policy
 from palate.policies.language import catalogue
-
-ROW = {"vocab_size": 600, "bos_token_id": 1, "eos_token_id": 2}
-
-
-def by_definition(policy, context, item):
-    """log π(title, end | prompt), one token after another, with nothing shared or packed."""
-    prompt = policy.prompt_tokens(context)
-    title = [*policy.prompter.title_tokens[item], policy.prompter.end]
-    tokens = torch.tensor(np.concatenate([prompt, title]))[None]
-    with torch.no_grad():
-        log_probs = policy.model.eval()(tokens).logits[0].double().log_softmax(-1)
-    places = range(len(prompt) - 1, len(prompt) + len(title) - 1)
-    return sum(float(log_probs[p, t]) for p, t in zip(places, title, strict=True))
+from policies.architectures import CONFIGS, by_definition, model_of
 
 
 def test_packed_lone_and_catalogue_scores_are_the_definition(small_data, small_policy):
     contexts = small_data.contexts("test")[:4]
     ids = np.array([[0, 5, 9], [3, 3, 1], [7, PADDING_ITEM, 2], [8, 9, PADDING_ITEM]])
     packed = small_policy.score(contexts, ids)
-    small_policy.packs = False
+    small_policy.engine = "plain"
     alone = small_policy.score(contexts, ids)
     lone_catalogue = small_policy.catalogue_log_probs(contexts, np.arange(10))
-    small_policy.packs = True
+    small_policy.engine = "tree"
     full = small_policy.catalogue_log_probs(contexts)
     for row, context in enumerate(contexts):
         for column, item in enumerate(ids[row]):
@@ -51,7 +28,12 @@ def test_packed_lone_and_catalogue_scores_are_the_definition(small_data, small_p
                 assert packed.log_probs[row, column] == 0
                 assert packed.lengths[row, column] == 0
                 continue
-            truth = by_definition(small_policy, context, item)
+            truth = by_definition(
+                small_policy.model,
+                small_policy.prompt_tokens(context),
+                small_policy.prompter.title_tokens[item],
+                small_policy.prompter.end,
+            )
             for value in (packed.log_probs, alone.log_probs):
                 assert float(value[row, column]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
             assert float(full[row, item]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
@@ -82,8 +64,8 @@ def test_packed_gradients_are_those_of_lone_scoring(small_data, small_policy):
     contexts = small_data.contexts("test")[:3]
     ids = np.array([[0, 5, 9], [3, 4, 1], [7, 8, 2]])
     gradients = []
-    for packs in (True, False):
-        small_policy.packs = packs
+    for engine in ("tree", "plain"):
+        small_policy.engine = engine
         small_policy.model.zero_grad()
         small_policy.log_probs(
             small_policy.collate(contexts, ids)
@@ -152,73 +134,38 @@ def test_prompts_that_list_candidates_refuse_the_catalogue(small_data):
         policy.catalogue_log_probs(contexts)
 
 
-@pytest.mark.parametrize(
-    ("model", "packs"),
-    [
-        (GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, **ROW)), True),
-        (
-            Qwen2ForCausalLM(
-                Qwen2Config(
-                    hidden_size=32,
-                    intermediate_size=48,
-                    num_hidden_layers=2,
-                    num_attention_heads=4,
-                    num_key_value_heads=2,
-                    max_position_embeddings=256,
-                    **ROW,
-                )
-            ),
-            True,
-        ),
-    ],
-    ids=["gpt2", "qwen2"],
-)
-def test_other_architectures(model, packs, small_data, small_policy):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_catalogue_is_ranked_alike_by_every_architecture(name, small_data, small_policy):
+    """Windows are shorter than the prompts, and titles pass in several chunks."""
     policy = LanguagePolicy(
-        model, small_policy.tokenizer, small_data.items, small_policy.prompts, max_history=5
+        model_of(CONFIGS[name]),
+        small_policy.tokenizer,
+        small_data.items,
+        small_policy.prompts,
+        max_history=5,
+        engine="tree",
     )
-    assert policy.packs is packs
     contexts = small_data.contexts("test")[:2]
-    scored = policy.score(contexts, np.array([[1, 2], [3, 4]])).log_probs
-    for row, items in enumerate([[1, 2], [3, 4]]):
-        for column, item in enumerate(items):
-            truth = by_definition(policy, contexts[row], item)
-            assert float(scored[row, column]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
+    scores = policy.catalogue_log_probs(contexts)
+    for row, context in enumerate(contexts):
+        prompt = policy.prompt_tokens(context)
+        for item in (0, 7, small_data.items.num_rows - 1):
+            title = policy.prompter.title_tokens[item]
+            truth = by_definition(policy.model, prompt, title, policy.prompter.end)
+            assert float(scores[row, item]) == pytest.approx(truth, abs=1e-4, rel=1e-5)
 
 
-def test_a_model_that_cannot_be_packed_is_scored_alone_and_says_so(small_data, small_policy):
-    bloom = BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=2, **ROW))
+def test_a_model_that_reads_no_trees_ranks_the_catalogue_alone(small_data, small_policy):
+    bloom = model_of(BloomConfig(hidden_size=32, n_layer=2, n_head=2, vocab_size=2048))
     with pytest.warns(DataWarning, match="each title is scored alone"):
         policy = LanguagePolicy(
             bloom, small_policy.tokenizer, small_data.items, small_policy.prompts, max_history=5
         )
     contexts = small_data.contexts("test")[:2]
     scores = policy.catalogue_log_probs(contexts, np.array([4, 2]))
-    truth = by_definition(policy, contexts[1], 2)
+    prompt, title = policy.prompt_tokens(contexts[1]), policy.prompter.title_tokens[2]
+    truth = by_definition(bloom, prompt, title, policy.prompter.end)
     assert float(scores[1, 1]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
-
-
-def test_attention_windows_are_scored_alone(small_data, small_policy):
-    config = MistralConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        sliding_window=16,
-        **ROW,
-    )
-    with pytest.warns(DataWarning, match="attention windows"):
-        policy = LanguagePolicy(
-            MistralForCausalLM(config),
-            small_policy.tokenizer,
-            small_data.items,
-            small_policy.prompts,
-            max_history=9,
-        )
-    context = small_data.contexts("test")[0]
-    scored = policy.score([context], np.array([[3]])).log_probs
-    assert float(scored) == pytest.approx(by_definition(policy, context, 3), rel=1e-5)
 
 
 def test_a_cut_folder_and_a_missing_catalogue_are_named(small_policy, small_data, tmp_path):
@@ -235,7 +182,7 @@ def test_a_real_pretrained_model(small_data):
     """stories260K continues its own story better than another's."""
     folder = shared("data/tiny-lm-stories260k/hf")
     policy = load_policy(folder)
-    assert policy.packs
+    assert policy.engine == "tree"
     scored = policy.score_texts(
         ["Once upon a time, there was a little"], [["girl named Lily.", "quarterly tax audit."]]
     )

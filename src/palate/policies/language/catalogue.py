@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from palate.policies.language.packing import attention_mask
+from palate.policies.language.adapters import causal_lm
 from palate.policies.language.prompts import Tokens
+from palate.policies.language.reading import tree_masks
 
 CHUNK_TOKENS = 128
 """Title tokens a chunk holds: enough to fill matrix products, few enough that the square of
@@ -54,14 +55,16 @@ def catalogue_log_probs(
     everything = np.iinfo(np.int64).max
     seen_until = np.where(is_real, everything, np.arange(1, width + 1))
     prompt_end = torch.from_numpy(seen_until).to(device)
+    prompt_depth = torch.from_numpy(positions).to(device)
 
+    config: Any = causal_lm(model).config
     dtype = next(model.parameters()).dtype
     cache = DynamicCache()
     first = _logits(
         model,
         input_ids=torch.from_numpy(input_ids).to(device),
-        position_ids=torch.from_numpy(positions).to(device),
-        attention_mask=attention_mask(prompt_end, width, dtype),
+        position_ids=prompt_depth,
+        attention_mask=tree_masks(config, prompt_end, prompt_depth, width, dtype),
         past_key_values=cache,
         kept=1,
     )[:, -1].log_softmax(dim=-1)
@@ -78,11 +81,13 @@ def catalogue_log_probs(
         begins = ends - torch.from_numpy(counts).to(device)
         depth = torch.arange(len(tokens), device=device) - begins[owner]
         subtree_end = torch.cat([prompt_end, (width + ends[owner]).expand(len(prompts), -1)], dim=1)
+        chunk_depth = lengths[:, None] + depth
+        every_depth = torch.cat([prompt_depth, chunk_depth], dim=1)
         logits = _logits(
             model,
             input_ids=tokens.expand(len(prompts), -1),
-            position_ids=lengths[:, None] + depth,
-            attention_mask=attention_mask(subtree_end, len(tokens), dtype),
+            position_ids=chunk_depth,
+            attention_mask=tree_masks(config, subtree_end, every_depth, len(tokens), dtype),
             past_key_values=cache,
             kept=len(tokens),
         )

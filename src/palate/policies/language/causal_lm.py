@@ -1,6 +1,5 @@
 """A Hugging Face causal language model as a policy: an item is its title."""
 
-import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from palate.data.contexts import Context, ContextSet, History, Ids
 from palate.errors import ConfigError, DataError, DataWarning
 from palate.files import write_json, write_text
-from palate.policies.language import packing
+from palate.policies.language import layouts
 from palate.policies.language.adapters import (
     AdaptedModel,
     Adapter,
@@ -27,8 +26,8 @@ from palate.policies.language.adapters import (
     save_model,
 )
 from palate.policies.language.catalogue import catalogue_log_probs
+from palate.policies.language.engine import Engine, reason_against_trees
 from palate.policies.language.from_scratch import SIZES, new_model
-from palate.policies.language.packing_check import reason_against_packing
 from palate.policies.language.prompters import (
     longest_input,
     prompter_for,
@@ -36,6 +35,7 @@ from palate.policies.language.prompters import (
     tokenizer_of,
 )
 from palate.policies.language.prompts import Tokens, read_templates, shortened
+from palate.policies.language.reading import token_log_probs
 from palate.policies.language.weights import (
     check_quantizable,
     check_quantization,
@@ -68,6 +68,11 @@ class LanguagePolicy:
         adapter: what trains in place of all weights (see `start_stage`); None for all weights.
         quantized: whether the base weights have 4 bits.
         stages: the stages that adapters were added for, oldest first.
+        engine: "tree" reads what candidates share once, "plain" each title alone; None takes the
+            tree where the model scores alike in it, and else says why not.
+
+    Raises:
+        ConfigError: engine is "tree" and the model scores differently in it.
     """
 
     kind = "language"
@@ -83,6 +88,7 @@ class LanguagePolicy:
         adapter: Adapter | None = None,
         quantized: bool = False,
         stages: Sequence[str] = (),
+        engine: Engine | None = None,
     ) -> None:
         self.model: nn.Module = model
         self.tokenizer = tokenizer
@@ -96,17 +102,9 @@ class LanguagePolicy:
         limit = longest_input(model.config)
         self.prompter = prompter_for(tokenizer, items, prompts, max_history, limit, seed)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        accepted = inspect.signature(causal_lm(model).forward).parameters
-        self._keeps_logits = "logits_to_keep" in accepted
-        reason = reason_against_packing(self.model, self._score_batch, self.prompter.end, self.pad)
-        self.packs = reason is None
-        if reason is not None:
-            warnings.warn(
-                f"{type(causal_lm(model)).__name__} {reason}; each title is scored alone, which is "
-                "slower.",
-                DataWarning,
-                stacklevel=3,
-            )
+        self.engine: Engine = "plain"
+        if engine != "plain":
+            self._try_trees(forced=engine == "tree")
 
     @classmethod
     def create(
@@ -147,24 +145,24 @@ class LanguagePolicy:
         return cls(model, tokenizer, items, text, max_history, seed, adapter, quantize)
 
     @classmethod
-    def bare(cls, base: str) -> "LanguagePolicy":
+    def bare(cls, base: str, engine: Engine | None = None) -> "LanguagePolicy":
         """A policy without catalogue, from a folder or hub name; it scores texts only."""
         model, tokenizer = pretrained(base)
-        return cls(model, tokenizer, None, read_templates("history")[0])
+        return cls(model, tokenizer, None, read_templates("history")[0], engine=engine)
 
     @classmethod
-    def load(cls, folder: Path) -> "LanguagePolicy":
+    def load(cls, folder: Path, engine: Engine | None = None) -> "LanguagePolicy":
         """A policy from a folder that `save` wrote."""
         settings, items, text = read_saved(folder)
         history, seed = settings["max_history"], settings["seed"]
         if "adapter" not in settings:
             model, tokenizer = pretrained(str(folder))
-            return cls(model, tokenizer, items, text, history, seed)
+            return cls(model, tokenizer, items, text, history, seed, engine=engine)
         adapter, quantized = Adapter(**settings["adapter"]), settings["quantized"]
         base, names = settings["base"], settings["adapters"]
         model, tokenizer = load_model(folder, base, adapter, names, quantized)
         stages = settings["stages"]
-        return cls(model, tokenizer, items, text, history, seed, adapter, quantized, stages)
+        return cls(model, tokenizer, items, text, history, seed, adapter, quantized, stages, engine)
 
     def save(self, folder: Path) -> None:
         """Write all that ranking and further training need to a folder; the policy stays as it is.
@@ -251,7 +249,7 @@ class LanguagePolicy:
 
     def log_probs(self, batch: Batch, model: nn.Module | None = None) -> Scored:
         """See `Policy.log_probs`; sums over a title's tokens and its end token, in float32."""
-        return Scored(*packing.log_probs_of(batch, self._logits(batch, model or self.model)))
+        return Scored(*layouts.log_probs_of(batch, token_log_probs(model or self.model, batch)))
 
     def collate_histories(self, histories: Sequence[History]) -> Batch:
         """See `Policy.collate_histories`; for prompts that only grow at their end."""
@@ -259,7 +257,7 @@ class LanguagePolicy:
         openings = [prompter.opening(items) for items, _ in histories]
         titles = [[prompter.title_tokens[item] for item in items] for items, _ in histories]
         firsts = [first for _, first in histories]
-        batch = packing.lay_histories(
+        batch = layouts.lay_histories(
             openings, titles, firsts, prompter.break_tokens, prompter.end, self.pad
         )
         return {**batch, "targets": batch["shape"][0]}
@@ -297,7 +295,7 @@ class LanguagePolicy:
             for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         ]
         width = max(map(len, titles))
-        answers: list[list[packing.Answer]] = [
+        answers: list[list[layouts.Answer]] = [
             [*prompter.tokenize_titles(row), *[None] * (width - len(row))] for row in titles
         ]
         return self._score_batch(self._lay(tokens, answers))
@@ -311,7 +309,7 @@ class LanguagePolicy:
                 "--set policy.prompts=history, or evaluation.protocols=[candidates]."
             )
         pool = np.arange(len(self.prompter.title_tokens)) if pool is None else np.asarray(pool)
-        if not self.packs:
+        if self.engine == "plain":
             ids = np.broadcast_to(pool, (len(contexts), len(pool)))
             blocks = [self.score(contexts, ids[:, i : i + 64]) for i in range(0, len(pool), 64)]
             return torch.cat([block.log_probs for block in blocks], dim=1)
@@ -337,23 +335,24 @@ class LanguagePolicy:
                 "a policy that Palate saved, or make one with LanguagePolicy.create."
             )
 
-    def _lay(self, prompts: Sequence[Tokens], answers: Sequence[Sequence[packing.Answer]]) -> Batch:
-        lay = packing.pack if self.packs else packing.lay_alone
+    def _try_trees(self, forced: bool) -> None:
+        reason = reason_against_trees(self.model, self._score_batch, self.prompter.end, self.pad)
+        if reason is None:
+            self.engine = "tree"
+            return
+        name = type(causal_lm(self.model)).__name__
+        if forced:
+            raise ConfigError(f"engine='tree': {name} {reason}. Leave engine out, or use 'plain'.")
+        warnings.warn(
+            f"{name} {reason}; each title is scored alone, which is slower.",
+            DataWarning,
+            stacklevel=4,
+        )
+
+    def _lay(self, prompts: Sequence[Tokens], answers: Sequence[Sequence[layouts.Answer]]) -> Batch:
+        lay = layouts.lay_trees if self.engine == "tree" else layouts.lay_alone
         return lay(prompts, answers, self.prompter.end, self.pad)
 
     def _score_batch(self, batch: Batch) -> Scored:
         with inference(self.model):
             return self.log_probs(on_device(batch, self.device))
-
-    def _logits(self, batch: Batch, model: nn.Module) -> Tensor:
-        inputs = {"input_ids": batch["input_ids"], "use_cache": False}
-        if "subtree_end" in batch:
-            width = batch["input_ids"].shape[1]
-            dtype = causal_lm(self.model).get_input_embeddings().weight.dtype
-            inputs["attention_mask"] = packing.attention_mask(batch["subtree_end"], width, dtype)
-            inputs["position_ids"] = batch["position_ids"]
-        else:
-            inputs["attention_mask"] = batch["attention_mask"]
-        if self._keeps_logits:
-            return model(**inputs, logits_to_keep=batch["kept"]).logits
-        return model(**inputs).logits[:, -batch["kept"] :]

@@ -1,12 +1,12 @@
-"""Token rows whose scored positions are named, and the log-probabilities read from them.
+"""Token rows whose scored tokens are named, and the log-probabilities read from them.
 
-Three layouts share one form. *Packed*: a prompt once, its candidates one after another behind it,
-each seeing the prompt and itself only. *Alone*: prompt and one candidate a row, as any causal
-language model reads text; the definition the others are held against. *Histories*: a whole history
-in a row, each of its titles scored after its predecessors.
+Three layouts share one form. *Trees*: a context a row, everything its candidates share read once
+(see `token_tree.py`). *Alone*: prompt and one candidate a row, as any causal language model reads
+text; the definition the others are held against. *Histories*: a whole history in a row, each of its
+titles scored after its predecessors.
 
-A scored token is read at its parent: the column before it, or the prompt's last for a first token.
-The end token is scored and never fed.
+A scored token is read at its parent; the end token is scored and never fed. Several tokens may be
+read at one place, and the model's head runs at each such place once.
 """
 
 from collections.abc import Sequence
@@ -17,50 +17,41 @@ import torch
 from torch import Tensor
 
 from palate.policies.language.prompts import Tokens
+from palate.policies.language.token_tree import TokenTree
 
 Answer = Tokens | None
 """Tokens of a candidate without its end token; None for no candidate."""
 
 
-def pack(
+def lay_trees(
     prompts: Sequence[Tokens], answers: Sequence[Sequence[Answer]], end_token: int, pad_token: int
 ) -> dict[str, Any]:
-    """One row per prompt, its candidates behind it; prompts end in the same column.
+    """One row per prompt: the tree of the prompt and its candidates, padded on the right.
 
     Returns:
-        input_ids, position_ids (B, S); subtree_end (B, S), the column after the last one that may
+        input_ids, position_ids (B, T); subtree_end (B, T), the column after the last one that may
         see a column; the scored tokens (see `log_probs_of`).
     """
-    n_prompt = max(map(len, prompts))
-    totals = [sum(0 if a is None else len(a) for a in row) for row in answers]
-    width = n_prompt + max(totals)
-    shape = (len(prompts), width)
-    input_ids = np.full(shape, pad_token, np.int64)
-    position_ids = np.zeros(shape, np.int64)
-    subtree_end = np.tile(np.arange(1, width + 1), (len(prompts), 1))
-    scored = _Scored(len(answers[0]))
+    trees, scored = [], _Scored(len(answers[0]))
     for row, (prompt, titles) in enumerate(zip(prompts, answers, strict=True)):
-        first = n_prompt - len(prompt)
-        input_ids[row, first:n_prompt] = prompt
-        position_ids[row, first:n_prompt] = np.arange(len(prompt))
-        subtree_end[row, first:n_prompt] = width
-        column = n_prompt
-        for slot, title in enumerate(titles):
-            if title is None:
-                continue
-            after = column + len(title)
-            input_ids[row, column:after] = title
-            position_ids[row, column:after] = len(prompt) + np.arange(len(title))
-            subtree_end[row, column:after] = after
-            parents = np.arange(column - 1, after)
-            parents[0] = n_prompt - 1
-            scored.add(row, slot, parents - (n_prompt - 1), np.append(title, end_token))
-            column = after
+        present = [(slot, title) for slot, title in enumerate(titles) if title is not None]
+        tree = TokenTree.of([np.concatenate([prompt, title]) for _, title in present] or [prompt])
+        for (slot, title), path in zip(present, tree.nodes, strict=False):
+            parents = path[len(prompt) - 1 : len(prompt) + len(title)]
+            scored.add(row, slot, parents, np.append(title, end_token))
+        trees.append(tree)
+    width = max(map(len, trees))
+    shape = (len(trees), width)
+    input_ids, position_ids = np.full(shape, pad_token, np.int64), np.zeros(shape, np.int64)
+    subtree_end = np.tile(np.arange(1, width + 1), (len(trees), 1))
+    for row, tree in enumerate(trees):
+        input_ids[row, : len(tree)] = tree.token_ids
+        position_ids[row, : len(tree)] = tree.depth
+        subtree_end[row, : len(tree)] = tree.end
     return {
         "input_ids": torch.from_numpy(input_ids),
         "position_ids": torch.from_numpy(position_ids),
         "subtree_end": torch.from_numpy(subtree_end),
-        "kept": width - n_prompt + 1,
         **scored.tensors(len(prompts)),
     }
 
@@ -105,39 +96,25 @@ def lay_histories(
     return {**_right_padded(rows, pad_token), **scored.tensors(slot)}
 
 
-def attention_mask(subtree_end: Tensor, n_queries: int, dtype: torch.dtype) -> Tensor:
-    """Additive (B, 1, Q, S) mask for the last Q columns: column q sees k if k ≤ q < end of k."""
-    columns = torch.arange(subtree_end.shape[1], device=subtree_end.device)
-    queries = columns[len(columns) - n_queries :, None]
-    seen = (columns <= queries) & (queries < subtree_end[:, None, :])
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
-
-
-def log_probs_of(batch: dict[str, Any], logits: Tensor) -> tuple[Tensor, Tensor]:
+def log_probs_of(batch: dict[str, Any], tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of token log-probabilities, and token counts, of each (context, slot).
 
     Args:
-        batch: a laid-out batch: `scored_row`, `scored_column` (within the kept columns),
-            `scored_target` and `scored_slot` (n,), and the `shape` (contexts, slots).
-        logits: (rows, kept, vocabulary).
+        batch: a laid-out batch: `scored_slot` (n,) and the `shape` (contexts, slots).
+        tokens: (n,) float32 log-probability of each scored token.
 
     Returns:
         (contexts, slots) float32 log-probabilities and int64 lengths; 0 for absent slots.
     """
-    rows, columns = batch["scored_row"], batch["scored_column"]
-    logits = logits.float()
-    normaliser = logits.logsumexp(dim=-1)
-    tokens = logits[rows, columns, batch["scored_target"]] - normaliser[rows, columns]
     contexts, slots = batch["shape"]
-    zeros = torch.zeros(contexts * slots, device=logits.device)
+    zeros = torch.zeros(contexts * slots, device=tokens.device)
     sums = zeros.index_add(0, batch["scored_slot"], tokens)
     counts = torch.bincount(batch["scored_slot"], minlength=contexts * slots)
     return sums.view(contexts, slots), counts.view(contexts, slots)
 
 
 class _Scored:
-    """Collects which logits are read, for which target token and which (context, slot)."""
+    """Collects where tokens are read, which tokens, and for which (context, slot)."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -155,9 +132,15 @@ class _Scored:
         self._names.append(np.full(len(targets), context * self._slots + slot))
 
     def tensors(self, contexts: int) -> dict[str, Any]:
+        """`read_row`, `read_column` (places,): where the head runs; `scored_place`,
+        `scored_target` and `scored_slot` (n,): at which of these places which token is read."""
+        rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)
+        width = int(columns.max()) + 1
+        places, scored_place = np.unique(rows * width + columns, return_inverse=True)
         return {
-            "scored_row": torch.from_numpy(np.concatenate(self._rows)),
-            "scored_column": torch.from_numpy(np.concatenate(self._columns)),
+            "read_row": torch.from_numpy(places // width),
+            "read_column": torch.from_numpy(places % width),
+            "scored_place": torch.from_numpy(scored_place),
             "scored_target": torch.from_numpy(np.concatenate(self._targets)),
             "scored_slot": torch.from_numpy(np.concatenate(self._names)),
             "shape": (contexts, self._slots),
@@ -171,8 +154,4 @@ def _right_padded(rows: Sequence[Tokens], pad_token: int) -> dict[str, Any]:
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = row
         real[index, : len(row)] = 1
-    return {
-        "input_ids": torch.from_numpy(input_ids),
-        "attention_mask": torch.from_numpy(real),
-        "kept": width,
-    }
+    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(real)}
