@@ -34,6 +34,11 @@ def test_a_sum_weighs_its_terms():
     assert found == pytest.approx(2 * float(mult_dpo(SCORES, 0.5)) + 0.1 * 1.5, rel=1e-12)
 
 
+def test_yaml_reads_small_weights_as_text():
+    section = parse_config({"align": {"objective": {"dpo": 1, "sft": "1e-3"}}}).align
+    assert section.objective == {"dpo": 1.0, "sft": 0.001}
+
+
 def test_options_reach_the_objective():
     found = loss_of(objective="lipo", objective_options={"lipo": {"lambda_weights": True}})
     assert found == pytest.approx(float(lipo(SCORES, lambda_weights=True)), rel=1e-12)
@@ -73,7 +78,7 @@ WRONG = {
     "a number": ({"objective": 3}, "align.objective: expected a name such as s_dpo"),
     "options of another": (
         {"objective": "dpo", "objective_options": {"lipo": {}}},
-        "align.objective_options.lipo: align.objective has no such",
+        "align.objective_options.lipo: 'lipo' is not in align.objective, which has dpo",
     ),
     "unknown option": (
         {"objective": "lipo", "objective_options": {"lipo": {"lambda": True}}},
@@ -87,6 +92,12 @@ WRONG = {
         {"objective": "dpo", "objective_options": {"dpo": 3}},
         "align.objective_options.dpo: ",
     ),
+    "options of imitation": (
+        {"objective": {"dpo": 1.0, "sft": 0.1}, "objective_options": {"sft": {"foo": 1}}},
+        "align.objective_options.sft: sft has no options",
+    ),
+    "a weight that is no number": ({"objective": {"dpo": "much"}}, "the weight of dpo is 'much'"),
+    "true for a section": ({"dynamicpo": True}, "align.dynamicpo: expected keys and values"),
     "two who choose beta": ({"dynamicpo": {}, "batch_beta": {}}, "both choose beta"),
     "scale": ({"dynamicpo": {"scale": 1.5}}, "align.dynamicpo.scale: input should be less than 1"),
     "unknown key": ({"dynamicpo": {"gamma": 1}}, "align.dynamicpo.gamma: there is no such key"),

@@ -55,4 +55,4 @@ for _ in range(20):
 for stage, net in ("before", reference), ("after", model):
     first = net(torch.arange(USERS)).detach().scatter(1, seen, -torch.inf).topk(10).indices
     hits = (held_out[:, :, None] == first[:, None]).any(dim=2)
-    print(f"HR@10 {stage}: {hits.float().mean():.4f}")
+    print(f"Recall@10 {stage}: {hits.float().mean():.4f}")

@@ -68,9 +68,14 @@ def objective_problems(align: Mapping[str, Any]) -> list[str]:
             "{mult_dpo: 1.0, sft: 0.1}."
         )
     for name, given in options.items():
+        key = f"align.objective_options.{name}"
         if name not in names:
-            hint = did_you_mean(name, names)
-            problems.append(f"align.objective_options.{name}: align.objective has no such.{hint}")
+            problems.append(
+                f"{key}: '{name}' is not in align.objective, which has {', '.join(names)}. Leave "
+                "the options out with --set align.objective_options={}."
+            )
+        elif name == IMITATION and given:
+            problems.append(f"{key}: sft has no options.")
         elif name in objectives():
             problems += _read(name, given)[1] or _refused(name, given)
     if align["dynamicpo"] is not None and align["batch_beta"] is not None:

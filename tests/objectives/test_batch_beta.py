@@ -146,3 +146,19 @@ def test_a_broken_batch_does_not_break_the_next():
     found = objective(CandidateScores(policy, levels=levels, check=False))
     assert found[0].isnan()
     assert objective(batch(2.0)).isfinite().all()
+
+
+def test_a_first_batch_that_is_broken_is_none():
+    objective = BatchBeta(beta=0.1)
+    policy = torch.tensor([[math.nan, 0.0]], dtype=torch.float64)
+    objective(CandidateScores(policy, levels=torch.tensor([[1, 0]]), check=False))
+    assert objective.state_dict() == {"running_margin": None}
+    objective(batch(2.0))  # the first whole one: its margin starts the running one
+    assert objective.state_dict() == {"running_margin": 2.0}
+    assert objective.last_beta == pytest.approx(0.1)
+
+
+def test_a_broken_context_is_nan_alone():
+    policy = torch.tensor([[math.nan, 0.0], [3.0, 0.0]], dtype=torch.float64)
+    scores = CandidateScores(policy, levels=torch.tensor([[1, 0], [1, 0]]), check=False)
+    assert BatchBeta()(scores).isnan().tolist() == [True, False]

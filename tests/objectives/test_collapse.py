@@ -67,7 +67,7 @@ def test_two_validations_below_the_best_are_a_collapse():
     seen = watch(FALLING, flat, metrics=[0.5, 0.6, 0.55, 0.56, 0.56, 0.56, 0.56, 0.56])
     assert seen is not None
     assert seen.step == 19  # the fourth
-    assert "metric fell from 0.6 to 0.56" in seen.message
+    assert "metric got worse, from 0.6 to 0.56" in seen.message
     assert watch(FALLING, flat, metrics=[0.5, 0.6, 0.55, 0.6, 0.55, 0.6, 0.59, 0.59]) is None
     assert watch(RISING, flat, metrics=[0.5, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1]) is None
 
@@ -76,7 +76,7 @@ def test_a_validation_loss_is_better_when_it_falls():
     flat, rising = [2.0] * 40, [5.0, 4.0, 4.5, 4.6, 4.7, 4.8, 4.9, 5.0]
     seen = watch(FALLING, flat, metrics=rising, greater_is_better=False)
     assert seen is not None
-    assert "metric fell from 4 to 4.6" in seen.message or "4.6" in seen.message
+    assert "metric got worse, from 4 to 4.6" in seen.message
     assert watch(FALLING, flat, metrics=rising[::-1], greater_is_better=False) is None
 
 

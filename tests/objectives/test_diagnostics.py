@@ -11,6 +11,7 @@ from palate.objectives.diagnostics import (
     bound_diagnostics,
     boundary_diagnostics,
 )
+from palate.training.alignment_logs import reward_logs
 
 # positive −2; −1 violates; −5 and −7 are easy
 ONE = CandidateScores(torch.tensor([[-2.0, -1.0, -5.0, -7.0]]), levels=torch.tensor([[1, 0, 0, 0]]))
@@ -80,3 +81,16 @@ def test_the_bound_gap_is_a_mean():
     assert float(logs["bound/gap"]) == pytest.approx(float(gap.mean()))
     assert float(logs["bound/bound"]) == pytest.approx(float(bound.mean()))
     assert 0 < float(gap.mean()) < float(bound.mean())
+
+
+def test_nothing_waits_for_the_host():
+    # a meta tensor has no values: whatever asks for one raises
+    policy, levels = torch.empty(3, 5, device="meta"), torch.empty(3, 5, device="meta").long()
+    scores = CandidateScores(policy, policy, levels=levels, check=False)
+    for logs in (
+        boundary_diagnostics(scores, policy),
+        beta_diagnostics(scores, beta=1.0),
+        bound_diagnostics(scores, beta=1.0),
+        reward_logs(scores, beta=1.0),
+    ):
+        assert all(value.shape == () for value in logs.values())

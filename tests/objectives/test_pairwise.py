@@ -226,24 +226,38 @@ def test_lipo_weights_by_hand():
 
 
 def test_lambda_weights_by_hand():
-    # h = 1, 3, 1, 0 at levels 2, 0, 1, 0: ranks 2.5, 1, 2.5, 4 (ties share 2 and 3)
-    # discounts 1/log 3.5, 1/log 2, 1/log 3.5, 1/log 5; gains 4, 1, 2, 1
-    up = 1 / math.log(2) - 1 / math.log(3.5)
-    down = 1 / math.log(3.5) - 1 / math.log(5)
+    # h = 1, 3, 1, 0 at levels 2, 0, 1, 0: of the two at 1 the worse level ranks first, so ranks
+    # 3, 1, 2, 4; discounts 1/log 4, 1/log 2, 1/log 3, 1/log 5; gains 4, 1, 2, 1
+    one, two, three, four = (1 / math.log(1 + rank) for rank in (1, 2, 3, 4))
     scores = one_context([1.0, 3.0, 1.0, 0.0], [2, 0, 1, 0])
     found = lipo(scores, lambda_weights=True)
-    # (0, 1): 3 up at -2; (0, 2): nothing, being tied; (0, 3): 3 down at 1; (2, ·): 1 up, 1 down
-    lost, won = math.log1p(math.exp(2)), math.log1p(math.exp(-1))
-    assert found.item() == pytest.approx(4 * up * lost + 4 * down * won, rel=1e-12)
+    lost, won, even = math.log1p(math.exp(2)), math.log1p(math.exp(-1)), math.log(2)
+    expected = (
+        3 * (one - three) * lost  # (0, 1): margin −2
+        + 2 * (two - three) * even  # (0, 2): tied
+        + 3 * (three - four) * won  # (0, 3): margin 1
+        + 1 * (one - two) * lost  # (2, 1)
+        + 1 * (two - four) * won  # (2, 3)
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-12)
     # no gradient through the ranks: -Δ sigma(-x) for the better one
-    slope_lost, slope_won = up / (1 + math.exp(-2)), down / (1 + math.e)
-    expected = [
-        -3 * (slope_lost + slope_won),
-        4 * slope_lost,
-        -slope_lost - slope_won,
-        4 * slope_won,
+    down, up = 1 / (1 + math.exp(-2)), 1 / (1 + math.e)
+    first = 3 * (one - three) * down + 2 * (two - three) / 2 + 3 * (three - four) * up
+    third = -2 * (two - three) / 2 + (one - two) * down + (two - four) * up
+    expected_gradient = [
+        -first,
+        3 * (one - three) * down + (one - two) * down,
+        -third,
+        3 * (three - four) * up + (two - four) * up,
     ]
-    assert gradient(found, scores) == pytest.approx(expected, rel=1e-12)
+    assert gradient(found, scores) == pytest.approx(expected_gradient, rel=1e-12)
+
+
+def test_lambda_weights_share_ranks_within_a_level():
+    # both negatives tied at 0 share ranks 2 and 3: Δ = 1/log 2 − 1/log 3.5 each
+    scores = one_context([1.0, 0.0, 0.0], [1, 0, 0])
+    expected = 2 * (1 / math.log(2) - 1 / math.log(3.5)) * math.log1p(math.exp(-1))
+    assert lipo(scores, lambda_weights=True).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_lambda_weights_do_not_rank_padding():

@@ -186,3 +186,14 @@ def test_an_unknown_reduction_gets_a_hint():
 
 def test_golden(setwise_case):
     assert_in_groups(mult_dpo, setwise_case, setwise_case["multinomial_nll"])
+
+
+def test_a_pair_of_one_level_can_be_left_out_too():
+    # w = 2, 3 against 4: with β 0 between the positives each stands alone: 2! (2/6) (3/7)
+    scores = CandidateScores(
+        torch.tensor([[2.0, 3.0, 4.0]], dtype=torch.float64).log(), levels=torch.tensor([[1, 1, 0]])
+    )
+    beta = torch.ones(1, 3, 3, dtype=torch.float64)
+    beta[0, 0, 1] = beta[0, 1, 0] = 0.0
+    expected = -math.log(2 * (2 / 6) * (3 / 7))
+    assert mult_dpo(scores, beta).item() == pytest.approx(expected, rel=1e-12)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from palate.chosen_objective import chosen_objective
 from palate.config import AlignConfig, TrainingOptions
-from palate.errors import DataError, DataWarning
+from palate.errors import CheckpointError, DataError, DataWarning
 from palate.negatives import Mixture, Observed, mixture
 from palate.objectives import OBJECTIVES, CandidateScores, s_dpo
 from palate.policies import LanguagePolicy
@@ -154,6 +155,7 @@ SECTIONS = {
 }
 OWN_NAMES = {
     "dynamicpo": {"beta/p10", "beta/p50", "beta/p90"},
+    "batch_beta": {"beta/batch"},
     "mult_dpo": {"bound/gap", "bound/bound"},
     "sum": {"loss/mult_dpo", "loss/sft", "bound/gap", "bound/bound"},
 }
@@ -193,7 +195,7 @@ def test_a_collapse_is_told_above_the_bar_and_in_the_log(small_data, tmp_path, c
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
     warned = [line["warning"] for line in lines if "warning" in line]
     assert len(warned) == 1
-    assert "the validation metric fell from 0.5 to 0.4" in warned[0]
+    assert "the validation metric got worse, from 0.5 to 0.4" in warned[0]
     assert "collapse at step" in capsys.readouterr().err
 
 
@@ -225,7 +227,29 @@ def test_a_stopped_stage_resumes_to_the_same_weights(kind, small_data, tmp_path)
         [json.loads(line)["step"] for line in (tmp_path / name / "train.jsonl").open()]
         for name in ("whole", "cut")
     ]
-    assert set(steps_of[0]) == set(steps_of[1])
+    assert steps_of[0] == steps_of[1]
+
+
+def test_a_stage_that_starts_again_leaves_one_start(small_data, tmp_path):
+    for _ in range(2):  # nothing was saved in between
+        aligned(small_data, tmp_path, max_steps=1, batch_size=4)
+        shutil.rmtree(tmp_path / "checkpoints")
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
+    assert sum("start_loss" in line for line in lines) == 1
+
+
+def test_a_checkpoint_without_the_objectives_state_is_named(small_data, tmp_path):
+    options = {"max_steps": 4, "batch_size": 4, "evaluations": 30, "patience": 99}
+    for kind, told in (("batch_beta", True), ("s_dpo", False)):  # s_dpo has none to lose
+        folder = tmp_path / kind
+        aligned(small_data, folder, SECTIONS[kind], **options)
+        for state in folder.rglob("objective_0.json"):
+            state.unlink()
+        if told:
+            with pytest.raises(CheckpointError, match=r"lacks objective_0\.json"):
+                aligned(small_data, folder, SECTIONS[kind], **options)
+        else:
+            aligned(small_data, folder, SECTIONS[kind], **options)
 
 
 @pytest.mark.parametrize("stop_at", [2, 4])

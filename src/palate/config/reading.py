@@ -113,6 +113,8 @@ def _problem(entry: Any) -> str:
         return f"{where}: there is no such key.{hint}"
     if entry["type"] == "value_error":
         return f"{where}: {entry['msg'].removeprefix('Value error, ')}."
+    if entry["type"] == "model_type":
+        return f"{where}: expected keys and values, {{}} for the defaults; found {found!r}."
     message = entry["msg"][0].lower() + entry["msg"][1:]
     return f"{where}: {message}; found {found!r}."
 

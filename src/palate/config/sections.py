@@ -1,5 +1,6 @@
 """The sections of a configuration and their defaults."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -128,6 +129,9 @@ class PolicyConfig(Section):
     """Language: train a LoRA adapter, {} for its defaults; null trains all weights."""
     quantize: bool = False
     """Language: base weights in 4 bits (QLoRA); needs CUDA, an adapter and palate[quant]."""
+    chat: bool | None = None
+    """Language: prompts go through the model's chat template. Null: where it has one; false for a
+    base model that merely carries one."""
 
     @property
     def history(self) -> int:
@@ -217,7 +221,17 @@ class AlignConfig(TrainingOptions):
     beta: float = Field(default=1.0, gt=0)
     """Inverse temperature: larger keeps nearer to the reference."""
     reference: str = "frozen"
-    """What the policy is held to: frozen (a copy), adapter_off (LoRA switched off) or none."""
+    """What the policy is held to: frozen (a copy), adapter_off (LoRA switched off), cached (each
+    score computed once and kept on disk) or none."""
+    reference_cache: str | None = None
+    """Folder where cached keeps its scores, for other runs from the same SFT too. Null: in the run
+    folder, until the run is evaluated."""
+    reference_pairs: int = Field(default=20_000_000, ge=1)
+    """Scores that cached keeps, at most, of about 11 bytes each; further ones are computed each
+    time."""
+    reference_ahead: int | None = Field(default=None, ge=0)
+    """Epochs whose scores cached computes before training. Null: all, and no copy of the policy
+    is held afterwards."""
     negatives: dict[str, int] = Field(default={"uniform": 10}, min_length=1)
     """Sampler → negatives per context."""
     sampler_options: dict[str, dict[str, Any]] = {}
@@ -225,6 +239,15 @@ class AlignConfig(TrainingOptions):
     exclude_history: bool = True
     """Never draw an item of the history as a negative; `observed` then draws the dislikes that
     come later in training."""
+
+    @model_validator(mode="after")
+    def _cached(self) -> "AlignConfig":
+        if self.reference_cache is not None and self.reference != "cached":
+            raise ValueError(
+                f"reference_cache is for reference=cached, found reference={self.reference}; set "
+                "align.reference=cached, or leave reference_cache out"
+            )
+        return self
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -236,11 +259,15 @@ class AlignConfig(TrainingOptions):
                 f"expected a name such as s_dpo, or weights such as {{mult_dpo: 1.0, sft: 0.1}}; "
                 f"found {objective!r}"
             )
+        weights = {}
         for name, weight in objective.items():
-            is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-            if not is_number or not 0 < weight < float("inf"):
+            try:
+                weights[str(name)] = float(weight)  # YAML reads 1e-3 as text
+            except (TypeError, ValueError):
+                weights[str(name)] = math.nan
+            if not 0 < weights[str(name)] < math.inf:
                 raise ValueError(f"the weight of {name} is {weight!r}; expected a number above 0")
-        return objective
+        return weights
 
 
 class EvaluationConfig(Section):

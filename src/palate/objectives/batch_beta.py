@@ -1,5 +1,6 @@
 """β-DPO (arXiv 2407.08639): one β for each batch, by how its margin compares with earlier ones."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,7 @@ class BatchBeta:
     momentum: float = 0.9
     options: dict[str, Any] = field(default_factory=dict)
     running_margin: Tensor | None = field(default=None, init=False)
+    last_beta: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         for name, fits, wanted in (
@@ -63,18 +65,21 @@ class BatchBeta:
         scores.require_positive_and_negative()
         with torch.no_grad():
             margins = scores.mean_over_positives(scores.mean_over_negatives(scores.pair_margins()))
-            margin = margins.mean()
-            before = margin if self.running_margin is None else self.running_margin.to(margin)
-            beta = (self.beta * (1 + self.alpha * (margin - before))).clamp(min=FLOOR)
+            margin = margins.nanmean()  # of unchecked scores a broken context has NaN, alone
+            running = margin if self.running_margin is None else self.running_margin.to(margin)
+            before = torch.where(running.isnan(), margin, running)
+            change = (margin - before).nan_to_num(0.0)
+            beta = (self.beta * (1 + self.alpha * change)).clamp(min=FLOOR)
             moved = self.momentum * before + (1 - self.momentum) * margin
-            # a broken batch must not break those after it
-            self.running_margin = torch.where(moved.isfinite(), moved, before)
+            self.running_margin = torch.where(margin.isnan(), before, moved)
+            self.last_beta = beta
         return self.base(scores, beta, **self.options)
 
     def state_dict(self) -> dict[str, float | None]:
         """What a restart needs; reading it synchronises with the device."""
         running = self.running_margin
-        return {"running_margin": None if running is None else float(running)}
+        margin = math.nan if running is None else float(running)
+        return {"running_margin": None if math.isnan(margin) else margin}
 
     def load_state_dict(self, state: dict[str, float | None]) -> None:
         """Go on from a former `state_dict`."""

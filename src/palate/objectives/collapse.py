@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 ADVICE = (
-    "Easy negatives may carry the loss: wrap the objective in DynamicPO (align.dynamicpo={}), draw "
-    "fewer or harder negatives, or use s_dpo; else lower align.learning_rate."
+    "Easy negatives may carry the loss: compare with boundary negatives alone "
+    "(align.dynamicpo={}), draw fewer or harder ones, or lower align.learning_rate."
 )
 
 
@@ -95,8 +95,8 @@ class CollapseMonitor:
         if max(before.value, last.value) >= limit or _fall(then, now).in_errors <= self.errors:
             return None
         return (
-            f"the validation metric fell from {abs(best.value):.4g} to {abs(last.value):.4g} "
-            f"while the loss fell from {_mean(then):.4g} to {_mean(now):.4g}"
+            f"the validation metric got worse, from {abs(best.value):.4g} to "
+            f"{abs(last.value):.4g}, while the loss fell from {_mean(then):.4g} to {_mean(now):.4g}"
         )
 
     def _losses_at(self, validation: _Validation) -> list[float]:

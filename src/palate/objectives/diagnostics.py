@@ -11,7 +11,9 @@ from palate.objectives.set_wise import setwise_bound_gap
 
 
 @torch.no_grad()
-def boundary_diagnostics(scores: CandidateScores, gradient: Tensor) -> dict[str, Tensor]:
+def boundary_diagnostics(
+    scores: CandidateScores, gradient: Tensor, selected: Tensor | None = None
+) -> dict[str, Tensor]:
     """Where the gradient on negatives goes, and how far the boundary is.
 
     A negative is at the boundary as in `DynamicPO`, for any positive; the others are easy. A
@@ -20,6 +22,7 @@ def boundary_diagnostics(scores: CandidateScores, gradient: Tensor) -> dict[str,
     Args:
         scores: of a batch, as the objective read them.
         gradient: (B, K) ∂(sum of losses)/∂(policy log-probabilities).
+        selected: (B, P, K) `boundary_negatives(scores)`, where it is known already.
 
     Returns:
         Scalars by stable name:
@@ -32,7 +35,8 @@ def boundary_diagnostics(scores: CandidateScores, gradient: Tensor) -> dict[str,
         * `boundary/margin`, `easy/margin`: mean of s_p − s_i over pairs with boundary and with
           easy negatives (0 where there are none).
     """
-    selected, pairs = boundary_negatives(scores), scores.pair_mask()
+    selected = boundary_negatives(scores) if selected is None else selected
+    pairs = scores.pair_mask()
     at_boundary = selected.any(dim=1)  # (B, K)
     size = gradient.abs().double()
     of_boundary = _sum(size, at_boundary)
@@ -45,26 +49,30 @@ def boundary_diagnostics(scores: CandidateScores, gradient: Tensor) -> dict[str,
         "easy/share": of_easy / total,
         "boundary/size": at_boundary.sum(dim=1).double().mean(),
         "boundary/violations": (pairs & (margins <= 0)).sum() / count,
-        "boundary/margin": _mean(margins, selected),
-        "easy/margin": _mean(margins, pairs & ~selected),
+        "boundary/margin": masked_mean(margins, selected),
+        "easy/margin": masked_mean(margins, pairs & ~selected),
     }
 
 
 @torch.no_grad()
 def beta_diagnostics(
-    scores: CandidateScores, beta: float, margin: float = 2.0, scale: float = 0.5
+    scores: CandidateScores,
+    beta: float,
+    margin: float = 2.0,
+    scale: float = 0.5,
+    selected: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """`beta/p10`, `beta/p50`, `beta/p90`: quantiles of `DynamicPO`'s β over the selected pairs.
 
     0 where none is selected: no context has a negative.
     """
-    selected = boundary_negatives(scores)
+    selected = boundary_negatives(scores) if selected is None else selected
     betas = dual_margin_beta(scores, selected, beta, margin, scale).double()
     ordered = betas.masked_fill(~selected, math.inf).flatten().sort().values
     last = (selected.sum() - 1).clamp(min=0)
 
     def quantile(share: float) -> Tensor:
-        value = ordered[(share * last).round().long()]
+        value = ordered.gather(0, (share * last).round().long()[None])[0]
         return value.masked_fill(value.isinf(), 0.0)
 
     return {f"beta/p{percent}": quantile(percent / 100) for percent in (10, 50, 90)}
@@ -81,5 +89,6 @@ def _sum(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0.0).sum()
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the values where `mask` is true, 0 where it is nowhere; no synchronisation."""
     return _sum(values.double(), mask) / mask.sum().clamp(min=1)

@@ -119,7 +119,10 @@ class DynamicPO:
         return self.pair_betas(scores).sum(dim=1)
 
     def pair_betas(self, scores: CandidateScores) -> Tensor:
-        """(B, K, K) β of each pair [positive, boundary negative], 0 elsewhere."""
+        """(B, K, K) β of each pair [positive, boundary negative], 0 elsewhere.
+
+        An objective of sets wants β between positives as well, which calling this wrapper gives it.
+        """
         selected = boundary_negatives(scores)
         betas = dual_margin_beta(scores, selected, self.beta, self.margin, self.scale)
         return _in_columns(scores, betas)

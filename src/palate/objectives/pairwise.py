@@ -109,8 +109,9 @@ def lipo(
     L = Σ_{ℓ_a > ℓ_b} −Δ_ab log σ(β (h_a − h_b)), over all pairs (a, b).    arXiv 2402.01878, §4
 
     Δ_ab is 1, or with λ-weights what exchanging a and b in the order of h would cost in DCG:
-    (2^ℓ_a − 2^ℓ_b) · |1/log(1 + rank_a) − 1/log(1 + rank_b)|, ties sharing the mean of their
-    ranks and no gradient going through it.
+    (2^ℓ_a − 2^ℓ_b) · |1/log(1 + rank_a) − 1/log(1 + rank_b)|, no gradient going through it. Of
+    equal h the worse level ranks first, and equals of one level share the mean of their ranks:
+    before the first step, where policy is reference, all are equal and must still be told apart.
 
     A sum, not a mean: a context weighs as much as it has pairs, and with one positive and m
     negatives L is m times `dpo`'s. `scores.weights` multiply a pair by its negative's weight and
@@ -144,11 +145,16 @@ def lipo(
 
 def _exchange_cost(scores: CandidateScores) -> Tensor:
     """(B, P, K) |gain difference| × |discount difference| of each pair."""
-    h, real = scores.log_ratios.detach(), scores.real
-    others = real[:, None, :]
-    above = ((h[:, None, :] > h[:, :, None]) & others).sum(dim=2)
-    tied = ((h[:, None, :] == h[:, :, None]) & others).sum(dim=2)  # itself included
-    ranks = above + (tied + 1) / 2
+    h, levels, real = scores.log_ratios.detach(), scores.levels, scores.real
+
+    def row(values: Tensor) -> tuple[Tensor, Tensor]:
+        return values[:, None, :], values[:, :, None]
+
+    (others, own), (other_levels, own_levels) = row(h), row(levels)
+    worse_first = (others == own) & (other_levels < own_levels)
+    alike = (others == own) & (other_levels == own_levels)  # itself included
+    above = (((others > own) | worse_first) & real[:, None, :]).sum(dim=2)
+    ranks = above + ((alike & real[:, None, :]).sum(dim=2) + 1) / 2
     gains = scores.levels.clamp(min=0).to(h.dtype).exp2()
     discounts = 1 / ranks.clamp(min=1).to(h.dtype).log1p()
     return scores.pair_margins(gains).abs() * scores.pair_margins(discounts).abs()

@@ -1,5 +1,6 @@
 """Alignment: preference optimisation against a frozen reference."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from palate.negatives.sampler import Mixture
 from palate.objectives import CandidateScores
 from palate.objectives.weighted_sum import WeightedSum
 from palate.policies.policy import Policy
-from palate.policies.reference import Reference
+from palate.policies.reference import Cached, Reference
 from palate.training.alignment_logs import alignment_logs
-from palate.training.preference_sets import PreferenceSets, collate_sets
-from palate.training.trainer import Trained, Validation, disable_dropout, train
+from palate.training.preference_sets import PreferenceSets, asked_in_training, collate_sets
+from palate.training.trainer import Trained, Validation, disable_dropout, planned_steps, train
 
 
 def align(
@@ -54,6 +55,10 @@ def align(
         DataError: no training context gets a negative, or training diverged.
     """
     disable_dropout(policy.model)
+    sets = PreferenceSets(data.contexts("train"), negatives, seed, policy.moments_together)
+    sets = sets.with_negatives()
+    if isinstance(reference, Cached):
+        _fill(reference, sets, policy, options, seed)
 
     def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         scored = policy.log_probs(batch, model)
@@ -76,9 +81,7 @@ def align(
         policy,
         losses,
         validation,
-        PreferenceSets(
-            data.contexts("train"), negatives, seed, policy.moments_together
-        ).with_negatives(),
+        sets,
         partial(collate_sets, policy),
         options,
         folder,
@@ -86,3 +89,21 @@ def align(
         trackers,
         objective=objective,
     )
+
+
+def _fill(
+    reference: Cached,
+    sets: PreferenceSets,
+    policy: Policy,
+    options: TrainingOptions,
+    seed: int,
+) -> None:
+    """Let a cached reference compute what training will ask, or its `ahead` first epochs."""
+    per_epoch, steps = planned_steps(options, len(sets))
+    epochs, further = divmod(steps, per_epoch)
+    is_all = int(os.environ.get("WORLD_SIZE", "1")) == 1  # several processes see other batches
+    if reference.ahead is not None and (reference.ahead, 0) < (epochs, further):
+        epochs, further, is_all = reference.ahead, 0, False
+    batches = further * options.accumulate
+    blocks = asked_in_training(sets, policy, options.batch_size, seed, epochs, batches)
+    reference.fill(blocks, -(-len(sets) // options.batch_size), is_all)

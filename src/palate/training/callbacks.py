@@ -133,7 +133,9 @@ class JsonLines(TrainerCallback):
             entry = json.loads(line)
         except json.JSONDecodeError:  # the line a killed run was writing
             return False
-        return entry["stage"] != self._stage or entry["step"] <= step
+        if entry["stage"] != self._stage:
+            return True
+        return step > 0 and entry["step"] <= step  # a stage that starts anew writes all of its own
 
 
 class CollapseWarning(TrainerCallback):

@@ -7,6 +7,7 @@ and no worker keeps state.
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from palate.data.contexts import Context, ContextSet, History, Ids
 from palate.errors import DataError, DataWarning
 from palate.negatives.sampler import Mixture
-from palate.policies.policy import PADDING_ITEM, Policy
+from palate.policies.policy import PADDING_ITEM, Asked, Policy
 from palate.randomness import random_bits
 
 Index = tuple[int, int]
@@ -201,25 +202,67 @@ class BucketedBatches(Sampler[list[Index]]):
 
 
 def collate_sets(policy: Policy, examples: Sequence[list[PreferenceSet]]) -> dict[str, Any]:
-    """A batch of preference sets: the policy's tensors, `levels` (B, K), `contexts`, B, and
-    `max_positives`, the most of any context."""
+    """A batch of preference sets: the policy's tensors, `levels` (B, K), `contexts`, B,
+    `max_positives`, the most of any context, and what was `asked`, for a cached reference."""
     sets = [one for example in examples for one in example]
-    width = max(len(one.item_ids) for one in sets)
-    item_ids = np.full((len(sets), width), PADDING_ITEM)
-    levels = np.full((len(sets), width), -1)
-    for row, one in enumerate(sets):
-        item_ids[row, : len(one.item_ids)] = one.item_ids
-        levels[row, : len(one.levels)] = one.levels
-    batch = policy.collate([one.context for one in sets], item_ids)
+    item_ids = _padded([one.item_ids for one in sets], PADDING_ITEM)
+    levels = _padded([one.levels for one in sets], -1)
+    asked = Asked([one.context for one in sets], item_ids)
     return {
-        **batch,
+        **policy.collate(asked.contexts, item_ids),
+        "asked": asked,
         "levels": torch.from_numpy(levels),
         "contexts": len(sets),
         "max_positives": int((levels > 0).sum(axis=1).max()),
     }
 
 
+def asked_in_training(
+    sets: PreferenceSets, policy: Policy, batch_size: int, seed: int, epochs: int, batches: int
+) -> Iterator[Asked]:
+    """What training will ask, each pair once: all candidates that a context meets, side by side.
+
+    Draws are pure functions of seed and epoch, so they are known before training.
+
+    Args:
+        sets: contexts with negatives.
+        policy: where its prompts show the candidates, a context's epochs stay apart.
+        batch_size: examples in a block; those of similar length are in one.
+        seed: names the order of batches.
+        epochs: whole epochs.
+        batches: further batches of the epoch after them.
+    """
+    order = BucketedBatches(sets.sizes, batch_size, seed)
+    order.set_epoch(epochs)
+    further = {index for batch in islice(order, batches) for _, index in batch}
+    by_length = np.argsort(sets.sizes, kind="stable")
+    for start in range(0, len(by_length), batch_size):
+        met: dict[tuple[int, int], list[PreferenceSet]] = {}
+        for example in by_length[start : start + batch_size].tolist():
+            for epoch in range(epochs + (example in further)):
+                apart = epoch if policy.lists_candidates else 0
+                for one in sets[epoch, example]:
+                    met.setdefault((apart, one.context.context_id), []).append(one)
+        if not met:
+            continue
+        candidates = [
+            same[0].item_ids
+            if policy.lists_candidates
+            else np.unique(np.concatenate([one.item_ids for one in same]))
+            for same in met.values()
+        ]
+        contexts = [same[0].context for same in met.values()]
+        yield Asked(contexts, _padded(candidates, PADDING_ITEM))
+
+
 def collate_windows(policy: Policy, windows: Sequence[History]) -> dict[str, Any]:
     """A batch of histories: the policy's tensors and `contexts`, the number of targets."""
     batch = policy.collate_histories(windows)
     return {**batch, "contexts": batch["targets"]}
+
+
+def _padded(rows: Sequence[Ids], padding: int) -> Ids:
+    padded = np.full((len(rows), max(map(len, rows))), padding)
+    for row, values in enumerate(rows):
+        padded[row, : len(values)] = values
+    return padded

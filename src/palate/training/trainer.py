@@ -20,7 +20,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from palate.config import TrainingOptions
-from palate.errors import DataError
+from palate.errors import CheckpointError, DataError
 from palate.files import write_json
 from palate.policies.policy import Policy
 from palate.training.callbacks import (
@@ -148,17 +148,23 @@ class RecommenderTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """The state of the objective stands beside that of the optimiser."""
         super()._save_optimizer_and_scheduler(output_dir)
-        if self._objective is not None:
-            write_json(self._objective.state_dict(), self._state_file(output_dir))
+        if self._objective is not None and (state := self._objective.state_dict()):
+            write_json(state, Path(output_dir) / f"objective_{self.args.process_index}.json")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self._objective is not None and checkpoint is not None:
-            state = json.loads(self._state_file(checkpoint).read_text("utf-8"))
-            self._objective.load_state_dict(state)
-
-    def _state_file(self, folder: str) -> Path:
-        return Path(folder) / f"objective_{self.args.process_index}.json"
+        if checkpoint is None or self._objective is None or not self._objective.state_dict():
+            return
+        # of more processes than before, the new ones go on from the first one's state
+        for process in (self.args.process_index, 0):
+            path = Path(checkpoint) / f"objective_{process}.json"
+            if path.is_file():
+                self._objective.load_state_dict(json.loads(path.read_text("utf-8")))
+                return
+        raise CheckpointError(
+            f"{checkpoint} lacks objective_0.json, the objective's running state. Delete the "
+            "folder to go on from an earlier checkpoint, or from the start of the stage."
+        )
 
     def evaluate(
         self,
@@ -215,9 +221,7 @@ def train(
     """
     set_seed(seed)
     sizes: Any = dataset
-    per_epoch = math.ceil(len(sizes) / options.batch_size / options.accumulate)
-    steps = options.max_steps
-    steps = math.ceil(options.epochs * per_epoch) if steps is None else steps
+    per_epoch, steps = planned_steps(options, len(sizes))
     interval = validate_every or max(1, min(round(per_epoch / options.evaluations), steps))
     checkpoints = folder / "checkpoints" / stage
     on_cuda = policy_device(policy).type == "cuda"
@@ -277,6 +281,14 @@ def train(
     finally:
         bar.close()
     return Trained(trainer.state.global_step, interval)
+
+
+def planned_steps(options: TrainingOptions, examples: int) -> tuple[int, int]:
+    """Optimiser steps in an epoch, and in all, unless patience ends the stage before."""
+    per_epoch = math.ceil(examples / options.batch_size / options.accumulate)
+    if options.max_steps is not None:
+        return per_epoch, options.max_steps
+    return per_epoch, math.ceil(options.epochs * per_epoch)
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
