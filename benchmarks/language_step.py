@@ -37,7 +37,6 @@ from torch import Tensor
 from palate.data.contexts import Context
 from palate.objectives import CandidateScores, s_dpo
 from palate.policies import LanguagePolicy
-from palate.policies.language import layouts
 
 KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_MMAP_THRESHOLD_": str(2**34)}
 CONTEXTS, HISTORY, LISTED = 4, 10, 20
@@ -64,6 +63,7 @@ def main() -> None:
     figures: dict[str, Any] = {"matrix rate": matrix_rate()}
     for negatives in counts:
         steps = Steps(given, negatives)
+        steps.check()
         seconds = in_turn(steps.sides(), turns)
         figures[str(negatives)] = {"seconds": seconds, **steps.sizes()}
         told = {side: f"{statistics.median(values):.2f} s" for side, values in seconds.items()}
@@ -113,11 +113,14 @@ class Steps:
         prompts = [self.policy.prompt_tokens(c) for c in contexts]
         answers = [[prompter.title_tokens[i] for i in row] for row in self.item_ids]
         self.copies = _copies(prompts, answers, prompter.end, self.policy.pad)
-        self.alone = layouts.lay_alone(prompts, answers, prompter.end, self.policy.pad)
         with torch.no_grad():
             self.known = self.policy.log_probs(self.tree, self.reference).log_probs
+
+    def check(self) -> None:
+        """Both sides compute the same scores."""
+        with torch.no_grad():
             other = _log_probs_of_copies(self.reference, self.copies)
-        assert torch.allclose(self.known, other, atol=1e-3), "the two sides compute the same scores"
+        torch.testing.assert_close(self.known, other, atol=1e-3, rtol=0)
 
     def sides(self) -> dict[str, Callable[[], None]]:
         """Name → one step."""
@@ -218,7 +221,8 @@ def matrix_rate() -> float:
 
 
 def memory_of(steps: Steps, side: str) -> dict[str, float]:
-    """MiB resident when all is loaded, and at the peak of two steps."""
+    """MiB resident after a first step of imitation, and at the peak of two steps."""
+    steps.sides()[IMITATION]()  # the optimiser's state belongs to what is loaded
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     for _ in range(2):
@@ -229,8 +233,15 @@ def memory_of(steps: Steps, side: str) -> dict[str, float]:
 def in_a_process(given: argparse.Namespace, worker: str) -> dict[str, float]:
     """One side alone in a fresh process."""
     command = [sys.executable, __file__, "--worker", worker, "--size", given.size]
-    command += ["--data", str(given.data), "--allocator", given.allocator]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    command += ["--data", str(given.data), "--allocator", "default"]  # gives back what is free
+    environment = {key: value for key, value in os.environ.items() if key not in KEEPING}
+    done = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -75,6 +75,25 @@ def test_a_later_stage_may_be_changed_in_a_new_folder(whole, tmp_path):
     assert (whole / "metrics.json").read_text() == before
 
 
+def test_a_cached_reference_serves_the_runs_from_one_sft_and_no_other(whole, tmp_path):
+    own = tmp_path / "own"
+    run(config(align__reference="cached"), own, say=quiet, until="align")
+    kept = own / "checkpoints" / "reference" / "fp32"
+    assert (kept / "reference.json").is_file()
+    assert go_on(own, "evaluate", say=quiet)["aligned"] == numbers(whole)["aligned"]
+    assert not (own / "checkpoints").exists()
+    cached = ["align.reference=cached", f"align.reference_cache={tmp_path / 'cache'}"]
+    contents = []
+    for objective in ("s_dpo", "lipo"):
+        out = tmp_path / objective
+        go_on(whole, "align", [*cached, f"align.objective={objective}"], out, quiet)
+        contents.append((tmp_path / "cache" / "scores.sqlite").read_bytes())
+    assert contents[0] == contents[1]
+    run(config(sft__learning_rate=1e-3), tmp_path / "other", say=quiet, until="sft")
+    with pytest.raises(CheckpointError, match="computed with other weights; give a folder"):
+        go_on(tmp_path / "other", "align", cached, say=quiet)
+
+
 def test_an_evaluation_may_be_changed_in_place_and_is_made_anew(whole, tmp_path):
     out = tmp_path / "allowed"
     seen = go_on(whole, "evaluate", ["evaluation.exclude_history=false"], out, quiet)

@@ -41,6 +41,10 @@ def check_environment(config: RunConfig, starts_anew: bool = True) -> torch.devi
             "policy.adapter and policy.quantize are for language models; a sequence policy is "
             "small enough to train whole. Leave them out."
         )
+    if config.policy.kind == "sequence" and config.policy.chat:
+        raise ConfigError(
+            "policy.chat is for language models; a sequence policy reads no prompts. Leave it out."
+        )
     if quantize:
         check_quantizable(config.policy.base or "tiny", has_adapter)
         check_quantization(device)
@@ -117,6 +121,11 @@ def _check_language(config: RunConfig) -> None:
             "whole catalogue. Use --set 'evaluation.protocols=[candidates]', or prompts=history."
         )
     base = config.policy.base
+    if config.policy.chat and base in (None, *SIZES):
+        raise ConfigError(
+            f"policy.chat: '{base or 'tiny'}' is made from scratch and has no chat template. Leave "
+            "policy.chat out, or set policy.base to a chat model."
+        )
     if base is not None and base not in SIZES:
         try:
             AutoConfig.from_pretrained(base)

@@ -25,7 +25,7 @@ from palate.evaluation.stages import Evaluation, write_metrics
 from palate.files import replacing, write_json
 from palate.negatives import mixture
 from palate.policies import LanguagePolicy, Policy, load_policy
-from palate.policies.reference import REFERENCES
+from palate.policies.reference import REFERENCES, Cached, Reference
 from palate.run_folder import (
     RESULT,
     STAGES,
@@ -255,7 +255,7 @@ def align_stage(run: Run) -> None:
         mixture(options.negatives, run.data, options.exclude_history, options.sampler_options),
         chosen_objective(options),
         options.beta,
-        REFERENCES[options.reference](policy, options.precision),
+        _reference(run, policy),
         _validation(run, policy, options.metric),
         options,
         run.folder,
@@ -308,6 +308,16 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
 
 def _validation(run: Run, policy: Policy, metric: str) -> Validation:
     return lambda: run.evaluation.validate(policy, run.validation_contexts, metric)
+
+
+def _reference(run: Run, policy: Policy) -> Reference:
+    options = run.config.align
+    if options.reference != "cached":
+        return REFERENCES[options.reference](policy, options.precision)
+    own = run.folder / "checkpoints" / "reference" / options.precision
+    folder = own if options.reference_cache is None else Path(options.reference_cache)
+    pairs, ahead = options.reference_pairs, options.reference_ahead
+    return Cached(policy, options.precision, folder, pairs, ahead)
 
 
 def _world(config: RunConfig) -> Simulation | None:

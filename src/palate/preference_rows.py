@@ -32,7 +32,8 @@ class PreferenceRow:
     """One liked item of one context, by titles.
 
     Attributes:
-        prompt: the text that the policy reads before a title, with its last line break.
+        prompt: the text that the policy reads before a title, with its last line break; of a chat
+            the user's message alone, without.
         chosen: the liked item.
         rejected: the drawn negatives, at least one, each once, none with the title of a liked one.
         level: preference level of the liked item.
@@ -85,6 +86,7 @@ def export(
     options = config.align
     negatives = mixture(options.negatives, data, options.exclude_history, options.sampler_options)
     prompter = prompter_of(folder, config, data)
+    is_chat = prompter.chat is not None
     contexts = data.contexts(split)
     graded = len(config.data.levels) > 1
     titles = [title.strip() for title in data.titles()]
@@ -95,7 +97,7 @@ def export(
                 found = rows_of(contexts[index], titles, prompter, negatives, (config.seed, epoch))
                 n_contexts += bool(found)
                 for row in found:
-                    for record in records(row, form, one_rejected, graded):
+                    for record in records(row, form, one_rejected, graded, is_chat):
                         stream.write(json.dumps(record, ensure_ascii=False) + "\n")
                         n_rows += 1
             if n_rows == 0:
@@ -152,13 +154,29 @@ def rows_of(
 
 
 def records(
-    row: PreferenceRow, form: Form, one_rejected: bool, graded: bool
+    row: PreferenceRow, form: Form, one_rejected: bool, graded: bool, is_chat: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """A row as JSON objects: one, or one for each rejected title."""
-    prompt = {"prompt": row.prompt} if form == "trl" else {"instruction": row.prompt, "input": ""}
+    """A row as JSON objects: one, or one for each rejected title.
+
+    Of a chat, TRL gets messages, around which it puts the model's chat template itself, as
+    LLaMA-Factory does around any text.
+    """
+    says = _message if is_chat and form == "trl" else _text
+    prompt: dict[str, Any] = {"instruction": row.prompt, "input": ""}
+    if form == "trl":
+        prompt = {"prompt": says("user", row.prompt)}
     level = {"level": row.level} if graded else {}
-    for rejected in row.rejected if one_rejected else [row.rejected]:
-        yield {**prompt, "chosen": row.chosen, "rejected": rejected, **level}
+    chosen, every = says("assistant", row.chosen), [says("assistant", t) for t in row.rejected]
+    for rejected in every if one_rejected else [every]:
+        yield {**prompt, "chosen": chosen, "rejected": rejected, **level}
+
+
+def _text(_role: str, words: str) -> str:
+    return words
+
+
+def _message(role: str, words: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": words}]
 
 
 def prompter_of(folder: Path, config: RunConfig, data: Prepared) -> Prompter:
@@ -174,7 +192,8 @@ def prompter_of(folder: Path, config: RunConfig, data: Prepared) -> Prompter:
             if (folder / stage / "palate.json").is_file():
                 return saved_prompter(folder / stage)
         base = chosen.base or "tiny"
-        return new_prompter(base, data.items, chosen.prompts, chosen.history, config.seed)
+        prompts, history = chosen.prompts, chosen.history
+        return new_prompter(base, data.items, prompts, history, config.seed, chosen.chat)
     return unlimited_prompter(data.items, PROMPTS, chosen.history, config.seed)
 
 

@@ -46,7 +46,15 @@ DEPENDS_ON = {
     "evaluate": ("evaluation.",),
 }
 """Beginnings of the keys that a stage's result depends on."""
-FREE_TO_CHANGE = {"device", "trackers", "sft.workers", "align.workers"}
+FREE_TO_CHANGE = {
+    "device",
+    "trackers",
+    "sft.workers",
+    "align.workers",
+    "align.reference_cache",
+    "align.reference_pairs",
+    "align.reference_ahead",
+}
 """Keys on which no number of a run depends."""
 
 

@@ -25,6 +25,7 @@ def new_policy(config: RunConfig, items: pa.Table) -> Policy:
             config.seed,
             adapter,
             chosen.quantize,
+            chosen.chat,
         )
     if chosen.base is not None:
         return SequencePolicy.load(Path(chosen.base))

@@ -9,8 +9,7 @@ from conftest import shared
 from palate.data.contexts import History
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.policies import PADDING_ITEM, LanguagePolicy, load_policy
-from palate.policies.language import catalogue
-from policies.architectures import CONFIGS, by_definition, model_of
+from policies.architectures import by_definition, model_of
 
 
 def test_packed_lone_and_catalogue_scores_are_the_definition(small_data, small_policy):
@@ -39,25 +38,6 @@ def test_packed_lone_and_catalogue_scores_are_the_definition(small_data, small_p
             assert float(full[row, item]) == pytest.approx(truth, abs=1e-5, rel=1e-5)
             assert packed.lengths[row, column] == len(small_policy.prompter.title_tokens[item]) + 1
     torch.testing.assert_close(full[:, :10], lone_catalogue, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("chunk_tokens", [1, 7, 50, 10_000])
-def test_chunks_change_nothing(chunk_tokens, small_data, small_policy):
-    contexts = small_data.contexts("test")[:5]
-    whole = small_policy.catalogue_log_probs(contexts)
-    prompter = small_policy.prompter
-    prompts = [small_policy.prompt_tokens(context) for context in contexts]
-    with torch.no_grad():
-        chunked = catalogue.catalogue_log_probs(
-            small_policy.model,
-            prompts,
-            prompter.title_tokens,
-            prompter.end,
-            small_policy.pad,
-            small_policy.device,
-            chunk_tokens,
-        )
-    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-5)
 
 
 def test_packed_gradients_are_those_of_lone_scoring(small_data, small_policy):
@@ -132,27 +112,6 @@ def test_prompts_that_list_candidates_refuse_the_catalogue(small_data):
     assert not policy.learns_whole_histories
     with pytest.raises(ConfigError, match="cannot rank the whole catalogue"):
         policy.catalogue_log_probs(contexts)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_the_catalogue_is_ranked_alike_by_every_architecture(name, small_data, small_policy):
-    """Windows are shorter than the prompts, and titles pass in several chunks."""
-    policy = LanguagePolicy(
-        model_of(CONFIGS[name]),
-        small_policy.tokenizer,
-        small_data.items,
-        small_policy.prompts,
-        max_history=5,
-        engine="tree",
-    )
-    contexts = small_data.contexts("test")[:2]
-    scores = policy.catalogue_log_probs(contexts)
-    for row, context in enumerate(contexts):
-        prompt = policy.prompt_tokens(context)
-        for item in (0, 7, small_data.items.num_rows - 1):
-            title = policy.prompter.title_tokens[item]
-            truth = by_definition(policy.model, prompt, title, policy.prompter.end)
-            assert float(scores[row, item]) == pytest.approx(truth, abs=1e-4, rel=1e-5)
 
 
 def test_a_model_that_reads_no_trees_ranks_the_catalogue_alone(small_data, small_policy):

@@ -310,7 +310,7 @@ def test_combinations_without_sense_are_refused(small_data, small_policy):
 
 
 def test_none_is_none(small_data, small_policy, tmp_path):
-    assert REFERENCES.keys() == {"frozen", "adapter_off", "none"}
+    assert REFERENCES.keys() == {"frozen", "adapter_off", "cached", "none"}
     batch = batch_of(small_policy, small_data)
     assert NoReference(small_policy).log_probs(batch) is None
     trained(small_policy, small_data, NoReference(small_policy), tmp_path, max_steps=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -31,6 +32,19 @@ class Scored(NamedTuple):
 
     log_probs: Tensor
     lengths: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a batch asks: it stays on the host, as the Trainer moves tensors, lists and tuples only.
+
+    Attributes:
+        contexts: B contexts.
+        item_ids: (B, K) candidates; −1 for none.
+    """
+
+    contexts: Sequence[Context]
+    item_ids: Ids
 
 
 class Ranking(NamedTuple):

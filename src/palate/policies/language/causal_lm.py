@@ -25,16 +25,28 @@ from palate.policies.language.adapters import (
     merge,
     save_model,
 )
+from palate.policies.language.beam import beam_search
 from palate.policies.language.catalogue import catalogue_log_probs
+from palate.policies.language.chat import Chat, chat_of
 from palate.policies.language.engine import Engine, reason_against_trees
 from palate.policies.language.from_scratch import SIZES, new_model
+from palate.policies.language.item_trie import KeptTrie
 from palate.policies.language.prompters import (
     longest_input,
     prompter_for,
     read_saved,
+    saved_chat,
     tokenizer_of,
 )
 from palate.policies.language.prompts import Tokens, read_templates, shortened
+from palate.policies.language.ranking import (
+    ENOUGH_BEAMS,
+    Allowed,
+    Method,
+    best_items,
+    check_search,
+    legal_items,
+)
 from palate.policies.language.reading import token_log_probs
 from palate.policies.language.weights import (
     check_quantizable,
@@ -49,7 +61,6 @@ from palate.policies.policy import (
     check_items,
     inference,
     on_device,
-    top_items,
     windows,
 )
 from palate.randomness import random_bits
@@ -70,6 +81,7 @@ class LanguagePolicy:
         stages: the stages that adapters were added for, oldest first.
         engine: "tree" reads what candidates share once, "plain" each title alone; None takes the
             tree where the model scores alike in it, and else says why not.
+        chat: what a chat template puts around prompts; None for none.
 
     Raises:
         ConfigError: engine is "tree" and the model scores differently in it.
@@ -89,6 +101,7 @@ class LanguagePolicy:
         quantized: bool = False,
         stages: Sequence[str] = (),
         engine: Engine | None = None,
+        chat: Chat | None = None,
     ) -> None:
         self.model: nn.Module = model
         self.tokenizer = tokenizer
@@ -99,9 +112,11 @@ class LanguagePolicy:
         self.adapter = adapter
         self.quantized = quantized
         self.stages = tuple(stages)
+        self.chat = chat
         limit = longest_input(model.config)
-        self.prompter = prompter_for(tokenizer, items, prompts, max_history, limit, seed)
+        self.prompter = prompter_for(tokenizer, items, prompts, max_history, limit, seed, chat)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._tries = KeptTrie()
         self.engine: Engine = "plain"
         if engine != "plain":
             self._try_trees(forced=engine == "tree")
@@ -116,6 +131,7 @@ class LanguagePolicy:
         seed: int,
         adapter: Adapter | None = None,
         quantize: bool = False,
+        chat: bool | None = None,
     ) -> "LanguagePolicy":
         """A policy before any training.
 
@@ -128,9 +144,10 @@ class LanguagePolicy:
             adapter: train low-rank adapters of this shape, which `start_stage` adds.
             quantize: hold the base weights in 4 bits; needs CUDA, bitsandbytes, an adapter and a
                 pretrained base.
+            chat: whether prompts go through the model's chat template; None where it has one.
 
         Raises:
-            ConfigError: the prompts, or what `quantize` needs, are not to be had.
+            ConfigError: the prompts, a chat template, or what `quantize` needs, are not to be had.
             CheckpointError: no model could be loaded from `base`.
         """
         if quantize:
@@ -142,27 +159,35 @@ class LanguagePolicy:
             model: Any = new_model(base, tokenizer, seed)
         else:
             model, tokenizer = pretrained(base, quantize=quantize)
-        return cls(model, tokenizer, items, text, max_history, seed, adapter, quantize)
+        around = chat_of(tokenizer, chat, base)
+        return cls(model, tokenizer, items, text, max_history, seed, adapter, quantize, chat=around)
 
     @classmethod
-    def bare(cls, base: str, engine: Engine | None = None) -> "LanguagePolicy":
-        """A policy without catalogue, from a folder or hub name; it scores texts only."""
+    def bare(
+        cls, base: str, engine: Engine | None = None, chat: bool | None = None
+    ) -> "LanguagePolicy":
+        """A policy without catalogue, from a folder or hub name; it scores texts only. `chat` is
+        that of `create`."""
         model, tokenizer = pretrained(base)
-        return cls(model, tokenizer, None, read_templates("history")[0], engine=engine)
+        around = chat_of(tokenizer, chat, base)
+        text = read_templates("history")[0]
+        return cls(model, tokenizer, None, text, engine=engine, chat=around)
 
     @classmethod
     def load(cls, folder: Path, engine: Engine | None = None) -> "LanguagePolicy":
         """A policy from a folder that `save` wrote."""
         settings, items, text = read_saved(folder)
         history, seed = settings["max_history"], settings["seed"]
+        chat = saved_chat(settings)
         if "adapter" not in settings:
             model, tokenizer = pretrained(str(folder))
-            return cls(model, tokenizer, items, text, history, seed, engine=engine)
+            return cls(model, tokenizer, items, text, history, seed, engine=engine, chat=chat)
         adapter, quantized = Adapter(**settings["adapter"]), settings["quantized"]
         base, names = settings["base"], settings["adapters"]
         model, tokenizer = load_model(folder, base, adapter, names, quantized)
         stages = settings["stages"]
-        return cls(model, tokenizer, items, text, history, seed, adapter, quantized, stages, engine)
+        trained = (adapter, quantized, stages, engine, chat)
+        return cls(model, tokenizer, items, text, history, seed, *trained)
 
     def save(self, folder: Path) -> None:
         """Write all that ranking and further training need to a folder; the policy stays as it is.
@@ -179,6 +204,8 @@ class LanguagePolicy:
         if self.items is not None:
             pq.write_table(self.items, folder / "items.parquet")
         settings = {"kind": self.kind, "max_history": self.max_history, "seed": self.seed}
+        if self.chat is not None:
+            settings["chat"] = asdict(self.chat)
         if self.adapter is not None:
             settings |= {"adapter": asdict(self.adapter), "stages": self.stages, **places}
         write_json(settings, folder / "palate.json")
@@ -285,15 +312,12 @@ class LanguagePolicy:
         """(B, K) log-probabilities of titles after prompts, both as text.
 
         Args:
-            prompts: B texts, each ending with the line break that titles follow; a begin token
-                is put before each if the tokenizer has one.
+            prompts: B texts, each ending with the line break that titles follow, or with a chat
+                the user's messages; a begin token and the chat template are put around each.
             titles: for each prompt its candidates; shorter rows are padded with 0.
         """
         prompter = self.prompter
-        tokens = [
-            np.concatenate([prompter.begin, np.asarray(ids, np.int64)])
-            for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-        ]
+        tokens = [prompter.tokenize_prompt(prompt) for prompt in prompts]
         width = max(map(len, titles))
         answers: list[list[layouts.Answer]] = [
             [*prompter.tokenize_titles(row), *[None] * (width - len(row))] for row in titles
@@ -301,28 +325,79 @@ class LanguagePolicy:
         return self._score_batch(self._lay(tokens, answers))
 
     def catalogue_log_probs(self, contexts: Sequence[Context], pool: Ids | None = None) -> Tensor:
-        """See `Policy.catalogue_log_probs`; each prompt is read once."""
+        """See `Policy.catalogue_log_probs`; prompts, and what titles share, are read once."""
+        self._need_rankable()
+        if self.engine == "plain":
+            pool = np.arange(len(self.prompter.title_tokens)) if pool is None else np.asarray(pool)
+            ids = np.broadcast_to(pool, (len(contexts), len(pool)))
+            blocks = [self.score(contexts, ids[:, i : i + 64]) for i in range(0, len(pool), 64)]
+            return torch.cat([block.log_probs for block in blocks], dim=1)
+        trie = self._tries.of(self.prompter.title_tokens)
+        trie = trie if pool is None else trie.restricted(np.asarray(pool))
+        prompts = [self.prompt_tokens(context) for context in contexts]
+        with inference(self.model):
+            return catalogue_log_probs(
+                self.model, prompts, trie, self.prompter.end, self.pad, self.device
+            )
+
+    def rank(
+        self,
+        contexts: Sequence[Context],
+        top: int = 10,
+        *,
+        method: Method = "exact",
+        width: int = 20,
+        exclude_history: bool = True,
+        allowed: Allowed | None = None,
+    ) -> Ranking:
+        """See `Policy.rank`.
+
+        Args:
+            contexts: B contexts.
+            top: items to return for each.
+            method: "exact" misses nothing; "beam" reads little of the catalogue and may.
+            width: beams, at least `top`.
+            exclude_history: leave out what a context's history holds.
+            allowed: items to choose from: (items,) or (B, items) truth values, or for each context
+                an array of item ids; None for all.
+
+        Returns:
+            (B, top) items and log-probabilities, best first; −1 and −inf where none was left.
+
+        Raises:
+            ConfigError: unknown method, fewer beams than items wanted, or beams for a model whose
+                titles are scored alone.
+            DataError: `allowed` has another shape, or a context may be given no item.
+        """
+        self._need_rankable()
+        n_items = len(self.prompter.title_tokens)
+        top = min(top, n_items)
+        check_search(method, top, width, self.engine)
+        legal = legal_items(contexts, n_items, exclude_history, allowed)
+        prompts = [self.prompt_tokens(context) for context in contexts]
+        trie = self._tries.of(self.prompter.title_tokens)
+        fixed = (self.prompter.end, self.pad, self.device)
+        if method == "beam":
+            with inference(self.model):
+                return beam_search(self.model, prompts, trie, *fixed, top, width, legal)
+        pool = np.flatnonzero(legal.any(axis=0))
+        if self.engine == "plain" or top > ENOUGH_BEAMS:
+            return best_items(self.catalogue_log_probs(contexts, pool), pool, legal, top)
+        with inference(self.model):
+            found = beam_search(self.model, prompts, trie, *fixed, top, ENOUGH_BEAMS, legal)
+            at_least = torch.from_numpy(found.scores[:, -1]).to(self.device)
+            log_probs = catalogue_log_probs(
+                self.model, prompts, trie.restricted(pool), *fixed, at_least=at_least
+            )
+        return best_items(log_probs, pool, legal, top)
+
+    def _need_rankable(self) -> None:
         self._need_catalogue()
         if self.lists_candidates:
             raise ConfigError(
                 "prompts that list candidates cannot rank the whole catalogue; use "
                 "--set policy.prompts=history, or evaluation.protocols=[candidates]."
             )
-        pool = np.arange(len(self.prompter.title_tokens)) if pool is None else np.asarray(pool)
-        if self.engine == "plain":
-            ids = np.broadcast_to(pool, (len(contexts), len(pool)))
-            blocks = [self.score(contexts, ids[:, i : i + 64]) for i in range(0, len(pool), 64)]
-            return torch.cat([block.log_probs for block in blocks], dim=1)
-        prompts = [self.prompt_tokens(context) for context in contexts]
-        titles = [self.prompter.title_tokens[item] for item in pool]
-        with inference(self.model):
-            return catalogue_log_probs(
-                self.model, prompts, titles, self.prompter.end, self.pad, self.device
-            )
-
-    def rank(self, contexts: Sequence[Context], top: int = 10) -> Ranking:
-        """See `Policy.rank`."""
-        return top_items(self.catalogue_log_probs(contexts), contexts, top)
 
     @property
     def _keeps_adapters(self) -> bool:

@@ -1,6 +1,7 @@
 """Free generation: what a language model writes when nothing restricts it."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ def generate(
         input_ids[row, width - len(prompt) :] = prompt
         real[row, width - len(prompt) :] = 1
     model: Any = policy.model
+    end = policy.tokenizer.eos_token_id  # a chat model may end all instead of its turn
+    ends = [prompter.end] if end in (prompter.end, None) else [prompter.end, int(end)]
     with inference(model):
         written = model.generate(
             input_ids=torch.from_numpy(input_ids).to(policy.device),
@@ -46,11 +49,10 @@ def generate(
             min_length=0,
             bad_words_ids=None,
             suppress_tokens=None,
-            eos_token_id=prompter.end,
+            eos_token_id=ends,
             pad_token_id=policy.pad,
         )[:, width:]
-    rows = written.tolist()
-    ended = [row[: row.index(prompter.end)] if prompter.end in row else row for row in rows]
+    ended = [list(takewhile(lambda token: token not in ends, row)) for row in written.tolist()]
     return [_first_line(policy, tokens) for tokens in ended]
 
 

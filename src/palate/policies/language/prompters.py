@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from transformers import AutoConfig, AutoTokenizer
 
 from palate.errors import CheckpointError
+from palate.policies.language.chat import Chat, chat_of
 from palate.policies.language.from_scratch import MAX_TOKENS, SIZES, train_tokenizer
 from palate.policies.language.prompts import Prompter, Template, parse_templates, read_templates
 
@@ -23,6 +24,7 @@ def prompter_for(
     max_history: int,
     limit: int,
     seed: int,
+    chat: Chat | None = None,
 ) -> Prompter:
     """A prompter that leaves room for the longest title behind every prompt.
 
@@ -33,10 +35,11 @@ def prompter_for(
         max_history: most recent items a prompt may hold.
         limit: tokens the model reads.
         seed: names the choice of templates.
+        chat: what a chat template puts around prompts; None for none.
     """
     titles = [] if items is None else [str(t) for t in items["title"].to_pylist()]
     templates = parse_templates(prompts, "prompts")
-    prompter = Prompter(tokenizer, templates, titles, max_history, limit, seed=seed)
+    prompter = Prompter(tokenizer, templates, titles, max_history, limit, seed=seed, chat=chat)
     prompter.max_tokens -= max((len(tokens) for tokens in prompter.title_tokens), default=0)
     return prompter
 
@@ -51,10 +54,18 @@ def saved_prompter(folder: Path) -> Prompter:
     base = settings.get("base", ".")
     place = base if settings.get("quantized", False) else str(folder / base)
     tokenizer, limit = _pretrained(place, str(folder))
-    return prompter_for(tokenizer, items, text, settings["max_history"], limit, settings["seed"])
+    history, seed, chat = settings["max_history"], settings["seed"], saved_chat(settings)
+    return prompter_for(tokenizer, items, text, history, limit, seed, chat)
 
 
-def new_prompter(base: str, items: pa.Table, prompts: str, max_history: int, seed: int) -> Prompter:
+def new_prompter(
+    base: str,
+    items: pa.Table,
+    prompts: str,
+    max_history: int,
+    seed: int,
+    chat: bool | None = None,
+) -> Prompter:
     """The prompter that a policy made by `LanguagePolicy.create` will have.
 
     Args:
@@ -63,9 +74,10 @@ def new_prompter(base: str, items: pa.Table, prompts: str, max_history: int, see
         prompts: a built-in prompt file's name or a path.
         max_history: most recent items a prompt may hold.
         seed: names the choice of templates.
+        chat: whether prompts go through the model's chat template; None where it has one.
 
     Raises:
-        ConfigError: there is no such prompt file, or it is wrong.
+        ConfigError: there is no such prompt file or chat template, or it is wrong.
         CheckpointError: there is no such base.
     """
     text, templates = read_templates(prompts)
@@ -73,7 +85,8 @@ def new_prompter(base: str, items: pa.Table, prompts: str, max_history: int, see
         tokenizer, limit = tokenizer_of(base, items, templates), MAX_TOKENS
     else:
         tokenizer, limit = _pretrained(base, base)
-    return prompter_for(tokenizer, items, text, max_history, limit, seed)
+    around = chat_of(tokenizer, chat, base)
+    return prompter_for(tokenizer, items, text, max_history, limit, seed, around)
 
 
 def unlimited_prompter(items: pa.Table, prompts: str, max_history: int, seed: int) -> Prompter:
@@ -100,6 +113,12 @@ def read_saved(folder: Path) -> tuple[dict[str, Any], pa.Table, str]:
             "prompts.txt, the tokenizer and the weights; train or copy it again."
         ) from error
     return settings, items, text
+
+
+def saved_chat(settings: dict[str, Any]) -> Chat | None:
+    """The chat that a policy was saved with: as its template was rendered then."""
+    chat = settings.get("chat")
+    return None if chat is None else Chat(**chat)
 
 
 def tokenizer_of(base: str, items: pa.Table, templates: Sequence[Template]) -> Any:

@@ -1,108 +1,73 @@
-"""Prompt templates and the token rules that hold in every stage.
+"""Prompts out of templates, and the token rules that hold in every stage.
 
-A template file is plain text; templates are separated by lines of three dashes. A template has
-the slot `{history}` or `{dialogue}`, or both, and may have `{candidates}`; slots become titles, one
-on a line, or what was said, one utterance on a line. What follows the template's last character is
-the answer, so a template ends with its line break.
-
-Token rules: a begin token wherever the tokenizer has one; every literal and every title is
+A begin token wherever the tokenizer has one; every literal and every title is
 tokenized on its own, a title as it is after a line break, so the title has the same tokens inside
-a prompt and as an answer; the answer ends with the tokenizer's end token.
+a prompt and as an answer; the answer ends with the tokenizer's end token. With a chat template
+(`chat.py`) the prompt without its last line break is the user's message; the answer is what follows
+the assistant's marker, space included, and ends as the assistant's turn does. docs/language.md
+tells it at length.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate.data.contexts import Context, ContextSet
-from palate.errors import ConfigError, DataError, did_you_mean
+from palate.errors import DataError
+from palate.policies.language.chat import Chat, end_token
+from palate.policies.language.templates import (
+    BUILT_IN,
+    CANDIDATES,
+    DIALOGUE,
+    HISTORY,
+    SLOTS,
+    Template,
+    parse_templates,
+    read_templates,
+)
+from palate.policies.language.text_tokens import BREAK, WORD, TextTokens, Tokens
 from palate.randomness import integers, permutation, random_bits
 
-HISTORY, CANDIDATES, DIALOGUE = "{history}", "{candidates}", "{dialogue}"
-SLOTS = (HISTORY, CANDIDATES, DIALOGUE)
-BREAK = "\n"
-BUILT_IN = ("history", "history_and_candidates", "dialogue", "prompt")
+__all__ = [
+    "BUILT_IN",
+    "CANDIDATES",
+    "DIALOGUE",
+    "HISTORY",
+    "Prompter",
+    "Template",
+    "Tokens",
+    "one_line",
+    "parse_templates",
+    "read_templates",
+    "shortened",
+]
 
-Tokens = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Template:
-    """One prompt: literals and slots in their order."""
-
-    pieces: tuple[str, ...]
-
-    @property
-    def grows_at_the_end(self) -> bool:
-        """Whether a longer history only appends, so that one pass can learn all its items."""
-        others = {CANDIDATES, DIALOGUE} & set(self.pieces)
-        return self.pieces[-2:] == (HISTORY, BREAK) and not others
-
-
-def read_templates(name: str) -> tuple[str, tuple[Template, ...]]:
-    """The text and the templates of a built-in file ("history") or of a path.
-
-    Raises:
-        ConfigError: no such file, or a template without its slot or its final line break.
-    """
-    if name in BUILT_IN:
-        text = (
-            resources.files("palate.policies.language")
-            .joinpath("prompts", f"{name}.txt")
-            .read_text("utf-8")
-        )
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
-    else:
-        raise ConfigError(
-            f"policy.prompts: '{name}' is neither a file nor built in."
-            f"{did_you_mean(name, BUILT_IN)}"
-        )
-    return text, parse_templates(text, name)
-
-
-def parse_templates(text: str, name: str) -> tuple[Template, ...]:
-    """Templates of a prompt file's text; `name` is what errors call it."""
-    found = []
-    for number, part in enumerate(re.split(r"^---[ \t]*\n", text, flags=re.MULTILINE), start=1):
-        pieces = tuple(piece for piece in re.split(r"(\{\w*\})", part) if piece)
-        slots = [piece for piece in pieces if re.fullmatch(r"\{\w*\}", piece)]
-        where = f"{name}, template {number}"
-        if unknown := [slot for slot in slots if slot not in SLOTS]:
-            raise ConfigError(f"{where}: there is no slot {unknown[0]}; use {', '.join(SLOTS)}.")
-        if twice := [slot for slot in SLOTS if slots.count(slot) > 1]:
-            raise ConfigError(f"{where}: the slot {twice[0]} occurs twice; expected once.")
-        if not {HISTORY, DIALOGUE} & set(slots):
-            raise ConfigError(
-                f"{where}: it has neither {{history}} nor {{dialogue}}, so it would ask the same "
-                "of everyone. Put one of these slots on a line of its own."
-            )
-        if not part.endswith(BREAK):
-            raise ConfigError(f"{where}: it must end with a line break; the answer follows it.")
-        found.append(Template(pieces))
-    for slot in (CANDIDATES, DIALOGUE):
-        if len({slot in template.pieces for template in found}) > 1:
-            raise ConfigError(f"{name}: either all templates have the slot {slot} or none.")
-    return tuple(found)
+Line = tuple[str, Tokens]
+"""A title or an utterance, as text and as tokens."""
 
 
 class Prompter:
     """Turns contexts into token ids with one tokenizer, one catalogue and some templates.
 
     Args:
-        tokenizer: a Hugging Face tokenizer with an end token.
+        tokenizer: a Hugging Face tokenizer with an end token (or a `chat` that has one).
         templates: the templates, of which each context gets one by (seed, context id).
         titles: title of each item, in item order.
         max_history: most recent items a prompt may hold.
         max_tokens: longest prompt; older items are left out, whole, to keep it.
         max_title_tokens: longer titles are cut to this many tokens.
         seed: names the choice of templates and the order of candidates.
+        chat: what a chat template puts around prompts; None for none.
+
+    Attributes:
+        title_tokens: of each item's title as an answer.
+        lines: each item's title as a line of a prompt. The tokens are those of the answer, unless
+            an answer follows other than a line break.
+        begin: what stands before every prompt: the begin token, where no chat brings it itself.
+        end: the token that ends an answer.
     """
 
     def __init__(
@@ -114,26 +79,31 @@ class Prompter:
         max_tokens: int,
         max_title_tokens: int = 64,
         seed: int = 0,
+        chat: Chat | None = None,
     ) -> None:
-        if tokenizer.eos_token_id is None:
-            raise ConfigError(
-                "policy.base: the tokenizer has no end token, which ends every title. Set its "
-                "eos_token and save it again."
-            )
         self.tokenizer = tokenizer
-        self.templates = tuple(templates)
+        self.chat = chat
+        self.templates = tuple(one.inside(chat) if chat else one for one in templates)
         self.max_history = max_history
         self.max_tokens = max_tokens
         self.max_title_tokens = max_title_tokens
         self.seed = seed
-        self.end = int(tokenizer.eos_token_id)
+        self.end = end_token(tokenizer) if chat is None else chat.end
+        self._tokens = TextTokens(tokenizer)
         begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+        if (
+            chat is not None
+            and chat.head
+            and np.isin(begin, self._tokens.alone([chat.head])[0]).all()
+        ):
+            begin = []
         self.begin = np.asarray(begin, np.int64)
-        self.break_tokens = self._encode([BREAK])[0]
-        literals = {piece for template in self.templates for piece in template.pieces}
-        texts = sorted(literals - set(SLOTS))
-        self._literals = dict(zip(texts, self._encode(texts), strict=True))
-        self.title_tokens = self.tokenize_titles(titles)
+        self.break_tokens = self._tokens.break_tokens
+        self._own_words = {template: self._words_of(template) for template in self.templates}
+        texts = [one_line(title) for title in titles]
+        listed = self._listed(texts)
+        self.title_tokens = self._as_answers(texts, listed)
+        self.lines = [self._line(text, tokens) for text, tokens in zip(texts, listed, strict=True)]
 
     @property
     def lists_candidates(self) -> bool:
@@ -141,23 +111,26 @@ class Prompter:
         return CANDIDATES in self.templates[0].pieces
 
     def tokenize_titles(self, titles: Sequence[str]) -> list[Tokens]:
-        """Tokens of each title as they are after a line break, without special tokens."""
-        if not titles:
-            return []
-        n_break = len(self.break_tokens)
-        plain = self._encode(titles)
-        after_break = self._encode([BREAK + title for title in titles])
-        limit = self.max_title_tokens
-        return [
-            tokens[n_break : n_break + limit]
-            if np.array_equal(tokens[:n_break], self.break_tokens) and len(tokens) > n_break
-            else alone[:limit]
-            for tokens, alone in zip(after_break, plain, strict=True)
-        ]
+        """Tokens of each title as an answer, without special tokens."""
+        texts = [one_line(title) for title in titles]
+        return self._as_answers(texts, self._listed(texts))
 
-    def literal(self, piece: str) -> Tokens:
-        """Tokens of a template's own words; none for a slot."""
-        return self._literals.get(piece, self.begin[:0])
+    def tokenize_prompt(self, text: str) -> Tokens:
+        """Token ids of a prompt given as text, such as `prompt_text` gives; with a chat, the user's
+        message. Lines that are titles of the catalogue have the tokens these have in any prompt."""
+        words, tail = (self.chat.head, self.chat.tail) if self.chat else ("", "")
+        message = text.removesuffix(BREAK) if self.chat else text
+        parts: list[Tokens] = []
+        for number, line in enumerate(message.split(BREAK)):
+            words += BREAK if number else ""
+            title = self._known_lines.get(line)
+            if title is None:
+                words += line
+                continue
+            parts += [self._words(words, is_first=not parts, is_last=False), title]
+            words = ""
+        parts.append(self._words(words + tail, is_first=not parts, is_last=True))
+        return np.concatenate([self.begin, *parts])
 
     def template_of(self, name: int) -> Template:
         """The template for a context id."""
@@ -197,14 +170,16 @@ class Prompter:
         candidates: NDArray[np.int64] | None = None,
         text: str | None = None,
     ) -> str:
-        """What `prompt` gives, as text and without the begin token."""
-        parts = self._parts(history, name, candidates, text)
-        return "".join(
-            self.tokenizer.decode(
-                part.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            for part in parts
+        """What `prompt` gives, as text and without the begin token; with a chat, the user's message
+        alone."""
+        template, slots, _ = self._filled(history, name, candidates, text)
+        whole = "".join(
+            BREAK.join(line for line, _ in slots[piece]) if piece in slots else piece
+            for piece in template.pieces
         )
+        if self.chat is None:
+            return whole
+        return whole.removeprefix(self.chat.head).removesuffix(self.chat.tail)
 
     def shown(
         self, context: Context, item_ids: NDArray[np.int64] | None
@@ -218,7 +193,7 @@ class Prompter:
 
     def fitting(self, history: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
         """The most recent items, whole, whose titles and line breaks fit a budget of tokens."""
-        count = self._fitting([self.title_tokens[item] for item in history], budget)
+        count = self._fitting([self.lines[item] for item in history], budget)
         return history[len(history) - count :]
 
     def lost(
@@ -233,10 +208,7 @@ class Prompter:
 
     def fitting_after_opening(self, items: NDArray[np.int64]) -> int:
         """How many items, from the first one on, fit a history that is learnt whole."""
-        openings = (
-            sum(len(self._literals[piece]) for piece in template.pieces[:-2])
-            for template in self.templates
-        )
+        openings = (sum(map(len, self._own_words[template][:-2])) for template in self.templates)
         budget = self.max_tokens - len(self.begin) - max(openings)
         costs = [len(self.title_tokens[item]) + len(self.break_tokens) for item in items]
         return max(1, int(np.searchsorted(np.cumsum(costs), budget, side="right")))
@@ -251,8 +223,8 @@ class Prompter:
         template, slots, _ = self._filled(history, name, candidates, text)
         return [
             part
-            for piece in template.pieces
-            for part in (slots[piece] if piece in slots else [self._literals[piece]])
+            for piece, words in zip(template.pieces, self._own_words[template], strict=True)
+            for part in (self._broken(slots[piece]) if piece in slots else [words])
         ]
 
     def _filled(
@@ -261,16 +233,16 @@ class Prompter:
         name: int,
         candidates: NDArray[np.int64] | None,
         text: str | None,
-    ) -> tuple[Template, dict[str, list[Tokens]], int]:
-        """The template, the tokens of its slots, and how many recent items found no room."""
+    ) -> tuple[Template, dict[str, list[Line]], int]:
+        """The template, the lines of its slots, and how many recent items found no room."""
         template = self.template_of(name)
         budget = self.max_tokens - len(self.begin)
-        budget -= sum(len(self.literal(piece)) for piece in template.pieces)
-        slots: dict[str, list[Tokens]] = {CANDIDATES: [], DIALOGUE: [], HISTORY: []}
+        budget -= self.own_length(template)
+        slots: dict[str, list[Line]] = {CANDIDATES: [], DIALOGUE: [], HISTORY: []}
         lost = 0
         if candidates is not None and CANDIDATES in template.pieces:
-            slots[CANDIDATES] = self._lines([self.title_tokens[item] for item in candidates])
-            budget -= sum(map(len, slots[CANDIDATES]))
+            slots[CANDIDATES] = [self.lines[item] for item in candidates]
+            budget -= sum(map(len, self._broken(slots[CANDIDATES])))
         if budget < 0:
             raise DataError(
                 f"context {name}: the prompt's own words and its candidates take "
@@ -278,22 +250,18 @@ class Prompter:
                 "a title. Use fewer candidates, a shorter prompt or a model that reads more."
             )
         if text and DIALOGUE in template.pieces:
-            said = self._encode(text.split(BREAK))
+            said = self._said(text.split(BREAK), is_first=template.pieces[0] == DIALOGUE)
             count = self._fitting(said, budget)
             lost = len(said) - count
-            kept_lines = said[lost:] or [said[-1][-max(1, budget) :]]  # at least its last words
-            slots[DIALOGUE] = self._lines(kept_lines)
-            budget -= sum(map(len, slots[DIALOGUE]))
+            # at least its last words
+            slots[DIALOGUE] = said[lost:] or [self._end_of(said[-1], max(1, budget))]
+            budget -= sum(map(len, self._broken(slots[DIALOGUE])))
         if HISTORY in template.pieces:
             recent = history[max(0, len(history) - self.max_history) :]
             kept = self.fitting(recent, budget)
-            slots[HISTORY] = self._lines([self.title_tokens[item] for item in kept])
+            slots[HISTORY] = [self.lines[item] for item in kept]
             lost += len(recent) - len(kept)
         return template, slots, lost
-
-    def _fitting(self, lines: Sequence[Tokens], budget: int) -> int:
-        costs = [len(line) + len(self.break_tokens) for line in reversed(lines)]
-        return int(np.searchsorted(np.cumsum(costs), budget, side="right"))
 
     def opening(self, history: NDArray[np.int64]) -> Tokens:
         """Begin token and the text before a history that is learnt whole.
@@ -301,31 +269,86 @@ class Prompter:
         For templates that grow at the end; the history itself chooses the template.
         """
         name = int(random_bits(self.seed, history.sum(), len(history)) >> np.uint64(32))
-        pieces = self.template_of(name).pieces[:-2]
-        return np.concatenate([self.begin, *(self._literals[piece] for piece in pieces)])
+        return np.concatenate([self.begin, *self._own_words[self.template_of(name)][:-2]])
 
-    def _lines(self, lines: Sequence[Tokens]) -> list[Tokens]:
-        return [part for line in lines for part in (line, self.break_tokens)][:-1]
+    def own_length(self, template: Template) -> int:
+        """Tokens of a template's own words."""
+        return sum(map(len, self._own_words[template]))
 
-    def _encode(self, texts: Sequence[str]) -> list[Tokens]:
-        if not texts:
-            return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [np.asarray(tokens, np.int64) for tokens in encoded]
+    def _fitting(self, lines: Sequence[Line], budget: int) -> int:
+        costs = [len(tokens) + len(self.break_tokens) for _, tokens in reversed(lines)]
+        return int(np.searchsorted(np.cumsum(costs), budget, side="right"))
+
+    def _broken(self, lines: Sequence[Line]) -> list[Tokens]:
+        """Tokens of lines with a line break between any two."""
+        return [part for _, tokens in lines for part in (tokens, self.break_tokens)][:-1]
+
+    def _words_of(self, template: Template) -> tuple[Tokens, ...]:
+        """Tokens of each piece of a template; none for a slot."""
+        last = len(template.pieces) - 1
+        return tuple(
+            self.begin[:0] if piece in SLOTS else self._words(piece, place == 0, place == last)
+            for place, piece in enumerate(template.pieces)
+        )
+
+    def _words(self, piece: str, is_first: bool, is_last: bool) -> Tokens:
+        """Tokens of words between titles. Spaces at their end are left to the answer in a chat, and
+        to every title where a line break is a space, with which the title's tokens begin."""
+        is_asking = is_last and self.chat is not None
+        return self._tokens.words(piece, is_first, is_asking or not self._tokens.keeps_breaks)
+
+    def _listed(self, texts: Sequence[str]) -> list[Tokens]:
+        return [tokens[: self.max_title_tokens] for tokens in self._tokens.lines(texts)]
+
+    def _as_answers(self, texts: Sequence[str], listed: list[Tokens]) -> list[Tokens]:
+        """Tokens of titles behind the assistant's marker; as listed where the tokenizer joins the
+        two."""
+        if self.chat is None or not self.chat.tail:
+            return listed
+        found = self._tokens.after(WORD + self.chat.tail, texts)
+        return [
+            line if tokens is None else tokens[: self.max_title_tokens]
+            for line, tokens in zip(listed, found, strict=True)
+        ]
+
+    def _said(self, utterances: list[str], is_first: bool) -> list[Line]:
+        """Utterances as lines; the first may be the first of the whole prompt."""
+        tokens = self._tokens.lines(utterances)
+        if is_first:
+            tokens[0] = self._tokens.first(utterances[0])
+        return list(zip(utterances, tokens, strict=True))
+
+    def _line(self, text: str, tokens: Tokens) -> Line:
+        """A title as a line: its text is that of its tokens where these are cut."""
+        is_cut = len(tokens) == self.max_title_tokens
+        return (self._text_of(tokens) if is_cut else text, tokens)
+
+    def _end_of(self, line: Line, count: int) -> Line:
+        return self._text_of(line[1][-count:]), line[1][-count:]
+
+    def _text_of(self, tokens: Tokens) -> str:
+        text = self.tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False)
+        return text.strip()
+
+    @cached_property
+    def _known_lines(self) -> dict[str, Tokens]:
+        return dict(self.lines)
+
+
+def one_line(title: str) -> str:
+    """A title without space around it and line breaks in it, which would end it."""
+    return " ".join(title.splitlines()).strip()
 
 
 def shortened(prompter: Prompter, contexts: ContextSet) -> tuple[int, int]:
     """Contexts whose prompts lose recent items for want of room, and how many items they lose."""
     log = contexts.interactions
-    lengths = np.array([len(tokens) for tokens in prompter.title_tokens])
+    lengths = np.array([len(tokens) for _, tokens in prompter.lines])
     ends = np.concatenate([[0], np.cumsum(lengths[log.items] + len(prompter.break_tokens))])
     first = np.maximum(log.first_row[contexts.users], contexts.begins - prompter.max_history)
     suspects = np.arange(len(contexts))
     if log.lists is None and not log.texts:
-        longest = max(
-            sum(len(prompter.literal(piece)) for piece in template.pieces)
-            for template in prompter.templates
-        )
+        longest = max(prompter.own_length(template) for template in prompter.templates)
         room = prompter.max_tokens - len(prompter.begin) - longest
         suspects = np.flatnonzero(ends[contexts.begins] - ends[first] > room)
     lost = [
