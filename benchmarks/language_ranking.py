@@ -57,11 +57,11 @@ def main() -> None:
         prepare(movielens(given.data), folder, Preparation(k_core=1), seed=0)
         data = Prepared(folder, window=1)
         policy = LanguagePolicy.create("tiny", data.items, "history", max_history=10, seed=0)
-        imitate(policy, data, steps=60 if quick else 800)
+        imitate(policy, data, steps=100 if quick else 800)
         test = data.contexts("test")
         users = [test[place] for place in range(0, len(test), len(test) // 100)][:100]
-        figures = compared(policy, users[: 4 if quick else TOGETHER], quick)
-        figures |= searched(policy, users[:8] if quick else users)
+        figures = compared(policy, users[: 2 if quick else TOGETHER], quick)
+        figures |= searched(policy, users[:4] if quick else users)
     publish(report(figures, policy, given), figures, given, "language_ranking")
 
 
@@ -281,10 +281,11 @@ def report(figures: dict[str, Any], policy: LanguagePolicy, given: argparse.Name
         for name, one in figures["ranked"].items()
     )
     size = sum(weights.numel() for weights in policy.model.parameters())
+    together = figures["together"]
     return f"""# Ranking a catalogue with a language model
 
 All {figures["films"]:,} rated films of ml-latest-small, by a `tiny` model from scratch
-({size / 1e6:.1f} M parameters) after a short imitation; {figures["together"]} users together, prompts of
+({size / 1e6:.1f} M parameters) after a short imitation; {together} users together, prompts of
 {figures["prompt"]:.0f} tokens on average. Log-probabilities of all films, per user:
 
 | | tokens fed | seconds | µs a token | time against the trie |

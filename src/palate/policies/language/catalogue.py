@@ -58,8 +58,9 @@ def catalogue_log_probs(
     cache = PromptCache(model, prompts, pad_token, device)
     wanted = chunk_tokens or max(CHUNK_TOKENS, READ_TOGETHER // len(prompts))
     size = max(1, min(wanted, MOST_LOGITS // cache.first.numel()))
-    some_wanted = at_least is not None and bool(at_least.isfinite().all())
-    nodes = _likely(cache, trie, end_token, size, at_least) if some_wanted else None
+    nodes = None
+    if at_least is not None and bool(at_least.isfinite().all()):
+        nodes = _likely(cache, trie, end_token, size, at_least)
     nodes = _all(cache, trie, end_token, size) if nodes is None else nodes
     return nodes[:, torch.from_numpy(trie.last).to(device)]
 
