@@ -59,7 +59,7 @@ def main() -> None:
         print(json.dumps(memory_of(Steps(given, int(negatives)), side)))
         return
     counts = (1, 15) if given.quick else NEGATIVES
-    turns = 1 if given.quick else 5
+    turns = 1 if given.quick else 3
     figures: dict[str, Any] = {"matrix rate": matrix_rate()}
     for negatives in counts:
         steps = Steps(given, negatives)
