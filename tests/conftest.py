@@ -1,5 +1,8 @@
 """What tests share: real data where it is present, and one small prepared log."""
 
+import itertools
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +23,28 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{name} is not beside this checkout (../shared)")
     return path
+
+
+class Stop(Exception):
+    """A run that is cut short."""
+
+
+def ever_better(first: int = 0, stop: float = math.inf) -> Callable[[], dict[str, float]]:
+    """Validations whose loss falls each time, so that the last checkpoint is the best.
+
+    Args:
+        first: number of the first of them: how many a run that goes on has behind it.
+        stop: number of the one that raises `Stop`.
+    """
+    numbers = itertools.count(first)
+
+    def validation() -> dict[str, float]:
+        number = next(numbers)
+        if number == stop:
+            raise Stop
+        return {"loss": -number}
+
+    return validation
 
 
 def log(rows: list[tuple], columns: str = "user_id item_id timestamp rating") -> SourceTables:

@@ -1,6 +1,5 @@
 """Adapters: what trains, what stays, and that a policy is the same one saved, merged or resumed."""
 
-import itertools
 import json
 import math
 from dataclasses import replace
@@ -17,6 +16,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from conftest import Stop, ever_better
 from palate.chosen_objective import chosen_objective
 from palate.config import AlignConfig, TrainingOptions
 from palate.errors import CheckpointError, ConfigError
@@ -333,9 +333,6 @@ def test_merging_and_keeping_align_alike(small_data, started, tmp_path):
 
 @pytest.mark.parametrize("case", ["sft", "merge", "keep"])
 def test_a_stopped_stage_resumes_to_the_same_weights(case, small_data, started, tmp_path):
-    class Stop(Exception):
-        pass
-
     def begun():
         if case != "sft":
             return started(case)
@@ -346,15 +343,8 @@ def test_a_stopped_stage_resumes_to_the_same_weights(case, small_data, started, 
     train = imitated if case == "sft" else aligned
     options = {"max_steps": 6, "batch_size": 4, "evaluations": 30}
 
-    def run(folder, first, stop=math.inf):  # ever better, so that the last checkpoint is the best
-        numbers = itertools.count(first)
-
-        def validation():
-            number = next(numbers)
-            if number == stop:
-                raise Stop
-            return {"loss": -number}
-
+    def run(folder, first, stop=math.inf):
+        validation = ever_better(first, stop)
         return train(begun(), small_data, folder, validation, **options)
 
     whole = run(tmp_path / "whole", first=0)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import Stop, ever_better
 from palate.chosen_objective import chosen_objective
 from palate.config import AlignConfig, TrainingOptions, parse_config
 from palate.data.contexts import Context
@@ -300,18 +301,8 @@ def test_a_full_store_takes_no_more_and_computes_the_rest_each_time(kind, small_
 def test_a_stopped_stage_resumes_to_the_same_weights(small_data, tmp_path, monkeypatch):
     """Stopped once while it filled its cache, and once while it trained."""
 
-    class Stop(Exception):
-        pass
-
-    def run(folder, first, stop=math.inf):  # ever better, so that the last checkpoint is the best
-        numbers = itertools.count(first)
-
-        def validation():
-            number = next(numbers)
-            if number == stop:
-                raise Stop
-            return {"loss": -number}
-
+    def run(folder, first, stop=math.inf):
+        validation = ever_better(first, stop)
         policy = language(small_data)
         reference = Cached(policy, folder=folder / "cache")
         options = {"max_steps": 12, "batch_size": 4, "evaluations": 30}

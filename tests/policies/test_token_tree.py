@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import BloomConfig
 
 from palate.errors import ConfigError, DataWarning
-from palate.policies import LanguagePolicy
+from palate.policies import LanguagePolicy, SequencePolicy, load_policy
 from palate.policies.language import layouts
 from palate.policies.language.adapters import Adapter
 from palate.policies.language.token_tree import TokenTree
@@ -178,3 +178,15 @@ def test_a_model_without_positions_falls_back_and_says_so(small_policy, cases):
     found = policy._score_batch(batch).log_probs
     truth = by_definition(policy.model, prompts[0], answers[0][1], policy.prompter.end)
     assert float(found[0, 1]) == pytest.approx(truth, abs=1e-4)
+
+
+def test_load_policy_takes_an_engine(small_policy, small_data, tmp_path):
+    small_policy.save(tmp_path / "language")
+    for engine, used in ((None, "tree"), ("tree", "tree"), ("plain", "plain")):
+        assert load_policy(tmp_path / "language", engine=engine).engine == used
+    with pytest.raises(ConfigError, match=r"engine='trie' is unknown\. Did you mean 'tree'"):
+        load_policy(tmp_path / "language", engine="trie")
+    (tmp_path / "ids").mkdir()
+    SequencePolicy.create(small_data.items, 8, hidden=8, inner=8, seed=0).save(tmp_path / "ids")
+    with pytest.raises(ConfigError, match=r"is a sequence policy\. Leave engine out"):
+        load_policy(tmp_path / "ids", engine="plain")

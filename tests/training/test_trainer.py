@@ -1,6 +1,5 @@
 """What ours adds to the Trainer: whose mean the loss is, in which order batches come, resuming."""
 
-import itertools
 import json
 import math
 import shutil
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import Stop, ever_better
 from palate.chosen_objective import chosen_objective
 from palate.config import AlignConfig, TrainingOptions
 from palate.errors import CheckpointError, DataError, DataWarning
@@ -203,18 +203,8 @@ def test_a_collapse_is_told_above_the_bar_and_in_the_log(small_data, tmp_path, c
 def test_a_stopped_stage_resumes_to_the_same_weights(kind, small_data, tmp_path):
     options = {"max_steps": 12, "batch_size": 4, "evaluations": 30, "patience": 99}
 
-    class Stop(Exception):
-        pass
-
-    def run(folder, first, stop=math.inf):  # ever better, so that the last checkpoint is the best
-        numbers = itertools.count(first)
-
-        def validation():
-            number = next(numbers)
-            if number == stop:
-                raise Stop
-            return {"loss": -number}
-
+    def run(folder, first, stop=math.inf):
+        validation = ever_better(first, stop)
         return aligned(small_data, folder, SECTIONS[kind], validation=validation, **options)
 
     whole, _ = run(tmp_path / "whole", first=0)

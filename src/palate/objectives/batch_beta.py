@@ -48,7 +48,7 @@ class BatchBeta:
     momentum: float = 0.9
     options: dict[str, Any] = field(default_factory=dict)
     running_margin: Tensor | None = field(default=None, init=False)
-    last_beta: Tensor | None = field(default=None, init=False)
+    last_beta: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         for name, fits, wanted in (
@@ -59,6 +59,7 @@ class BatchBeta:
             value = getattr(self, name)
             if not (is_finite_number(value) and fits(value)):
                 raise ConfigError(f"{name} is {value!r}. Expected {wanted}.")
+        self.last_beta = torch.tensor(self.beta)
 
     def __call__(self, scores: CandidateScores) -> Tensor:
         """(B,) loss per context of one batch; the running margin moves on."""

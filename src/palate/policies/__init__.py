@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
-from palate.errors import CheckpointError
+from palate.errors import CheckpointError, ConfigError, did_you_mean
 from palate.policies.language.causal_lm import LanguagePolicy
+from palate.policies.language.engine import Engine
 from palate.policies.policy import PADDING_ITEM, Policy, Ranking, Scored
 from palate.policies.sequence.policy import SequencePolicy
 
@@ -25,25 +27,35 @@ KINDS: dict[str, Callable[[Path], Policy]] = {
 }
 
 
-def load_policy(path: str | Path) -> Policy:
+def load_policy(path: str | Path, engine: Engine | None = None) -> Policy:
     """A policy from a folder Palate wrote, or a bare language model from a folder or hub name.
 
     Args:
         path: `runs/demo/aligned`, say. A folder or hub name without `palate.json` gives a language
             policy without catalogue, which scores texts only.
+        engine: of a language policy: "plain" scores each title alone, "tree" reads what they share
+            once and refuses to fall back; None takes the tree where the model scores alike in it.
 
     Raises:
         CheckpointError: the folder is missing, incomplete or of an unknown kind.
+        ConfigError: the engine is unknown, is "tree" for a model that scores differently in it, or
+            is asked of a sequence policy.
     """
+    if engine not in (None, *get_args(Engine)):
+        raise ConfigError(f"engine='{engine}' is unknown.{did_you_mean(engine, get_args(Engine))}")
     settings = Path(path) / "palate.json"
     if settings.is_file():
         kind = json.loads(settings.read_text("utf-8")).get("kind")
         if kind not in KINDS:
             raise CheckpointError(f"{settings}: kind '{kind}' is unknown; known: {list(KINDS)}.")
+        if kind == "language":
+            return LanguagePolicy.load(Path(path), engine)
+        if engine is not None:
+            raise ConfigError(f"engine='{engine}': {path} is a {kind} policy. Leave engine out.")
         return KINDS[kind](Path(path))
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise CheckpointError(
             f"{path} holds no policy (neither palate.json nor config.json). Give a stage's folder, "
             "such as runs/demo/aligned."
         )
-    return LanguagePolicy.bare(str(path))
+    return LanguagePolicy.bare(str(path), engine)

@@ -200,7 +200,7 @@ class ScoreStore:
         try:
             with self._explaining():
                 yield
-        except BaseException:
+        except BaseException:  # an interrupt too: take back what was begun, then let it rise
             self._database.rollback()
             raise
         with self._explaining():

@@ -50,7 +50,6 @@ def alignment_logs(
             margin, scale = term.objective.margin, term.objective.scale
             logs |= beta_diagnostics(scores, beta, margin, scale, selected)
         elif isinstance(term.objective, BatchBeta):
-            assert term.objective.last_beta is not None
             logs["beta/batch"] = term.objective.last_beta
         elif name in BOUNDED:
             logs |= bound_diagnostics(scores, beta)

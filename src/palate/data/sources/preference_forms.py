@@ -84,7 +84,7 @@ def _prompt(row: Row, place: str) -> str:
     if key == "instruction":
         text = _dialogue([*_system(row, place), *_alpaca(row, place)])
     elif key == "prompt" and not isinstance(value, list):
-        text = _text(value, key, place)
+        text = "\n".join([*(words for _, words in _system(row, place)), _text(value, key, place)])
     else:
         text = _dialogue([*_system(row, place), *_messages(value, key, place)])
     if not text.strip():

@@ -16,11 +16,8 @@ from palate.policies.language.adapters import causal_lm
 from palate.policies.language.item_trie import ItemTrie
 from palate.policies.language.prompt_cache import PromptCache
 from palate.policies.language.prompts import Tokens
+from palate.policies.language.reading import MOST_LOGITS
 from palate.policies.policy import PADDING_ITEM, Ranking
-
-MOST_LOGITS = 2**26
-"""Logits held at once, 256 MiB in float32; many beams, or a large vocabulary, make fewer prompts
-be read together."""
 
 
 def beam_search(

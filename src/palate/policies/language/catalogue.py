@@ -18,14 +18,13 @@ from palate.data.contexts import Ids
 from palate.policies.language.item_trie import ItemTrie
 from palate.policies.language.prompt_cache import PromptCache
 from palate.policies.language.prompts import Tokens
+from palate.policies.language.reading import MOST_LOGITS
 
 CHUNK_TOKENS = 96
 """Nodes in a chunk where several prompts are read together: more of them would make attention among
 unrelated titles dear."""
 READ_TOGETHER = 256
 """Tokens to pass at once, at least, to fill matrix products: fewer prompts take larger chunks."""
-MOST_LOGITS = 2**26
-"""Logits held at once, 256 MiB in float32; a large vocabulary makes chunks smaller."""
 WORTH = 0.25
 """Share of the trie to read in search of the likely part before all of it is read instead."""
 ROUNDING = 1e-2

@@ -36,9 +36,10 @@ from palate.policies.language.prompters import (
     prompter_for,
     read_saved,
     saved_chat,
+    shortened,
     tokenizer_of,
 )
-from palate.policies.language.prompts import Tokens, read_templates, shortened
+from palate.policies.language.prompts import Tokens, read_templates
 from palate.policies.language.ranking import (
     ENOUGH_BEAMS,
     Allowed,

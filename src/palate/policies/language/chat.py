@@ -85,6 +85,7 @@ def _answered(tokenizer: Any, tail: str) -> tuple[str, str]:
     try:
         answered = _rendered(tokenizer, turns, asks=False)
     except (TemplateError, ValueError, TypeError, KeyError):
+        # a template without assistants' turns: the generation prompt, rendered above, is all it has
         return tail, ""
     between, found, rest = answered.partition(MESSAGE)[2].partition(ANSWER)
     if not found:

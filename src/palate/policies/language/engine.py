@@ -43,6 +43,8 @@ def reason_against_trees(
     expected = score(alone).log_probs
     try:
         found = score(tree).log_probs
+    except torch.OutOfMemoryError:  # says nothing about trees
+        raise
     except (ValueError, TypeError, RuntimeError, KeyError) as error:  # a mask it cannot take
         return f"does not take trees of titles ({str(error).splitlines()[0]})"
     apart = float((found - expected).abs().max())

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoConfig, AutoTokenizer
 
+from palate.data.contexts import ContextSet
 from palate.errors import CheckpointError
 from palate.policies.language.chat import Chat, chat_of
 from palate.policies.language.from_scratch import MAX_TOKENS, SIZES, train_tokenizer
@@ -134,6 +136,24 @@ def longest_input(config: Any) -> int:
         if getattr(config, name, None):
             return int(getattr(config, name))
     return 2048
+
+
+def shortened(prompter: Prompter, contexts: ContextSet) -> tuple[int, int]:
+    """Contexts whose prompts lose recent items for want of room, and how many items they lose."""
+    log = contexts.interactions
+    lengths = np.array([len(tokens) for _, tokens in prompter.lines])
+    ends = np.concatenate([[0], np.cumsum(lengths[log.items] + len(prompter.break_tokens))])
+    first = np.maximum(log.first_row[contexts.users], contexts.begins - prompter.max_history)
+    suspects = np.arange(len(contexts))
+    if log.lists is None and not log.texts:
+        longest = max(prompter.own_length(template) for template in prompter.templates)
+        room = prompter.max_tokens - len(prompter.begin) - longest
+        suspects = np.flatnonzero(ends[contexts.begins] - ends[first] > room)
+    lost = [
+        prompter.lost(one.history, one.context_id, one.candidates, one.text)
+        for one in (contexts[int(index)] for index in suspects)
+    ]
+    return int(np.count_nonzero(lost)), sum(lost)
 
 
 def _pretrained(model: str, tokenizer: str) -> tuple[Any, int]:

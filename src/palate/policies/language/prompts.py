@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.data.contexts import Context, ContextSet
+from palate.data.contexts import Context
 from palate.errors import DataError
 from palate.policies.language.chat import Chat, end_token
 from palate.policies.language.templates import (
@@ -42,7 +42,6 @@ __all__ = [
     "one_line",
     "parse_templates",
     "read_templates",
-    "shortened",
 ]
 
 Line = tuple[str, Tokens]
@@ -338,21 +337,3 @@ class Prompter:
 def one_line(title: str) -> str:
     """A title without space around it and line breaks in it, which would end it."""
     return " ".join(title.splitlines()).strip()
-
-
-def shortened(prompter: Prompter, contexts: ContextSet) -> tuple[int, int]:
-    """Contexts whose prompts lose recent items for want of room, and how many items they lose."""
-    log = contexts.interactions
-    lengths = np.array([len(tokens) for _, tokens in prompter.lines])
-    ends = np.concatenate([[0], np.cumsum(lengths[log.items] + len(prompter.break_tokens))])
-    first = np.maximum(log.first_row[contexts.users], contexts.begins - prompter.max_history)
-    suspects = np.arange(len(contexts))
-    if log.lists is None and not log.texts:
-        longest = max(prompter.own_length(template) for template in prompter.templates)
-        room = prompter.max_tokens - len(prompter.begin) - longest
-        suspects = np.flatnonzero(ends[contexts.begins] - ends[first] > room)
-    lost = [
-        prompter.lost(one.history, one.context_id, one.candidates, one.text)
-        for one in (contexts[int(index)] for index in suspects)
-    ]
-    return int(np.count_nonzero(lost)), sum(lost)

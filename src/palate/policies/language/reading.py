@@ -11,8 +11,8 @@ from palate.policies.language.adapters import causal_lm
 from palate.policies.policy import Batch
 
 MOST_LOGITS = 2**26
-"""Logits held at once, 256 MiB in float32; beyond it they are made, and made again for the
-gradient, in parts."""
+"""Logits held at once, 256 MiB in float32; more are made in parts: of what is read, and made again
+for the gradient, or of a catalogue, or for fewer prompts together."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
