@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_MMAP_THRESHOLD_": str(2**34)}
+"""Environment in which freed memory is kept."""
 
 
 def flags(doc: str | None) -> argparse.ArgumentParser:
@@ -21,6 +23,16 @@ def flags(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer turns; under two minutes")
     parser.add_argument("--json", type=Path, help="where to write the figures of every turn")
     return parser
+
+
+def keep_freed_memory() -> None:
+    """Start the script again with an allocator that keeps freed memory, unless it has one.
+
+    The default one gives large blocks back to the system and takes them anew, which costs sides
+    with large tensors more than others.
+    """
+    if any(os.environ.get(name) != value for name, value in KEEPING.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEPING})
 
 
 def in_turn(
@@ -58,7 +70,7 @@ def publish(text: str, figures: Any, given: argparse.Namespace, name: str) -> No
 def conditions(given: argparse.Namespace, *packages: str) -> str:
     """Machine, versions, threads, load, command and date, as the last lines of a result."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("palate", "torch", *packages))
-    command = f"python benchmarks/{Path(sys.argv[0]).name}" + (" --quick" if given.quick else "")
+    command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return (
         f"{machine()}; Python {platform.python_version()}, {versions}; {threads} OpenMP threads; "

@@ -68,11 +68,11 @@ def drawn(listed_data):
     examples = {}
     for name in SAMPLERS:
         negatives = mixture({name: 3}, listed_data, exclude_history=False)
-        sets = PreferenceSets(listed_data.contexts("train"), negatives, seed=0, together=50)
+        sets = PreferenceSets(listed_data.contexts("train"), negatives, seed=0)
         having = [
             i for i in range(len(sets)) if all(_draws(negatives, one) for one in _contexts(sets, i))
         ]
-        examples[name] = [sets[0, i] for i in having[:2]]
+        examples[name] = [sets[0, i] for i in having[:6]]
     return examples
 
 

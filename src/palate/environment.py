@@ -115,6 +115,13 @@ def device_of(name: str) -> torch.device:
 
 def _check_language(config: RunConfig) -> None:
     _, templates = read_templates(config.policy.prompts)
+    together = config.align.moments_together or 1
+    if together > 1 and not all(template.grows_at_the_end for template in templates):
+        raise ConfigError(
+            f"align.moments_together is {together}, but the prompts of '{config.policy.prompts}' "
+            "have more behind the history, so that each moment needs a prompt of its own. Use "
+            "--set policy.prompts=history, or leave moments_together out."
+        )
     if CANDIDATES in templates[0].pieces and "catalogue" in config.evaluation.protocols:
         raise ConfigError(
             f"policy.prompts: '{config.policy.prompts}' lists candidates, so it cannot rank the "

@@ -261,6 +261,7 @@ def align_stage(run: Run) -> None:
         run.folder,
         run.config.seed,
         tuple(run.config.trackers),
+        options.moments_together,
     )
     _save(policy, run.folder / "aligned", done)
 

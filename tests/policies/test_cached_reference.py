@@ -54,7 +54,8 @@ EACH_POLICY = pytest.mark.parametrize("kind", POLICIES)
 
 
 def batch_of(policy, data, epoch, examples=range(4)):
-    sets = PreferenceSets(data.contexts("train"), mixture({"uniform": 5}, data), 0, together=3)
+    reading = (policy, 3) if policy.learns_whole_histories else ()
+    sets = PreferenceSets(data.contexts("train"), mixture({"uniform": 5}, data), 0, *reading)
     return collate_sets(policy, [sets[epoch, i] for i in examples])
 
 
@@ -186,7 +187,7 @@ def test_each_pair_is_computed_once_across_epochs(kind, small_data, tmp_path, co
             small_data.contexts("train"),
             mixture({"uniform": 4}, small_data),
             0,
-            policy.moments_together,
+            policy,
         )
     )
     steps = math.ceil(2.5 * math.ceil(examples / 8))  # two epochs and a half
@@ -250,7 +251,9 @@ def test_only_what_is_missing_is_laid_out(small_data, counted):
 
 def test_what_training_asks_is_known_beforehand(small_data):
     policy = sequence(small_data)
-    sets = PreferenceSets(small_data.contexts("train"), mixture({"uniform": 3}, small_data), 5, 8)
+    sets = PreferenceSets(
+        small_data.contexts("train"), mixture({"uniform": 3}, small_data), 5, policy
+    )
     blocks = list(asked_in_training(sets, policy, 4, seed=5, epochs=2, batches=0))
     found = Counter(
         (context.context_id, int(item))

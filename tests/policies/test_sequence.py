@@ -57,7 +57,7 @@ def test_all_moments_of_a_user_come_in_one_example(policy, small_data):
             return np.array([(int(context.positives[0]) + 1) % small_data.n_items])
 
     contexts = small_data.contexts("train")
-    sets = PreferenceSets(contexts, Nothing(), seed=0, together=50)
+    sets = PreferenceSets(contexts, Nothing(), seed=0, policy=policy)
     users = [{one.context.user_id for one in sets[0, i]} for i in range(len(sets))]
     assert all(len(found) == 1 for found in users)
     assert sum(len(sets[0, i]) for i in range(len(sets))) == len(contexts)

@@ -147,8 +147,8 @@ class TrainingOptions(Section):
     max_steps: int | None = Field(default=None, gt=0)
     """Optimiser steps, at most; overrides `epochs`."""
     batch_size: int = Field(default=32, gt=0)
-    """Examples in a batch: histories in imitation; in alignment contexts, or for a sequence policy
-    histories, each with up to max_history contexts."""
+    """Examples in a batch: histories in imitation; in alignment passes over a history, each with up
+    to `moments_together` contexts."""
     accumulate: int = Field(default=1, gt=0)
     """Batches whose gradients are added before a step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -239,6 +239,10 @@ class AlignConfig(TrainingOptions):
     exclude_history: bool = True
     """Never draw an item of the history as a negative; `observed` then draws the dislikes that
     come later in training."""
+    moments_together: int | None = Field(default=None, ge=1)
+    """Moments of one history that one pass reads, at most, as one example of a batch. Null: 1 for
+    language, as many as the model reads for sequence. A language policy's prompts must end with
+    the history; later moments of a pass then see up to three times max_history."""
 
     @model_validator(mode="after")
     def _cached(self) -> "AlignConfig":

@@ -33,6 +33,8 @@ class Context:
         timestamp: Unix seconds of the first thing held out, or None without a clock.
         candidates: item ids that a prompt with a candidate list shows, in their order.
         text: what was said before the moment, where the log is one of dialogues.
+        first_read: place in the history from which on a policy reads it, where one pass reads
+            several moments of a history; None for the policy's own choice.
     """
 
     history: Ids
@@ -43,6 +45,7 @@ class Context:
     timestamp: int | None = None
     candidates: Ids | None = None
     text: str | None = None
+    first_read: int | None = None
 
 
 class History(NamedTuple):

@@ -53,9 +53,10 @@ def fingerprint(policy: Policy, precision: str) -> dict[str, str]:
 def context_names(policy: Policy, contexts: Sequence[Context], item_ids: Ids) -> Ids:
     """(B,) 64 bits that name all that a policy may read of each context.
 
-    The moment's id (which chooses the template), the most recent items, what was said and the
-    candidates that the source shows are part of it; for a policy that shows the scored candidates
-    themselves, all of those in their order.
+    The moment's id (which chooses the template), the items that are read, what was said and the
+    candidates that the source shows are part of it; for moments read in one pass, whose and from
+    where on (which choose the template); for a policy that shows the scored candidates themselves,
+    all of those in their order.
 
     Args:
         policy: reads the contexts.
@@ -68,9 +69,11 @@ def context_names(policy: Policy, contexts: Sequence[Context], item_ids: Ids) ->
         shown = context.candidates
         if shown is None and policy.lists_candidates:
             shown = scored[scored != PADDING_ITEM]
+        first = context.first_read
+        moment = [context.context_id] if first is None else [context.user_id, first]
         parts = [
-            np.asarray([context.context_id], np.int64),
-            np.asarray(context.history[-longest:], np.int64),
+            np.asarray(moment, np.int64),
+            np.asarray(context.history[-longest if first is None else first :], np.int64),
             np.asarray([] if shown is None else shown, np.int64),
         ]
         name = hashlib.blake2b(digest_size=8)

@@ -102,8 +102,12 @@ class Policy(Protocol):
 
     @property
     def moments_together(self) -> int:
-        """Moments of one history that alignment reads together, at most; 1 where each is read
-        anew anyway."""
+        """Moments of one history that alignment reads together, at most, if not told otherwise."""
+        ...
+
+    def first_reads(self, history: Ids, moments: Ids, together: int) -> Ids:
+        """(moments,) places from which on `history[:moment]` is read, so that one pass can read
+        up to `together` successive moments that have the same; see `first_reads`."""
         ...
 
     @property
@@ -149,6 +153,38 @@ def windows(
         found.append(History(items[begin:end], learnt - begin))
         learnt, begin = end, max(begin + 1, end - overlap)
     return found
+
+
+def first_reads(
+    history: Ids,
+    moments: Ids,
+    together: int,
+    longest: int,
+    overlap: int,
+    fits: Callable[[Ids], int] = len,
+) -> Ids:
+    """(moments,) places from which on the items before each moment are read.
+
+    Successive moments of one pass have the same place: that of the first of them.
+
+    Args:
+        history: items, oldest first.
+        moments: rising places in it; a moment is what comes after `history[:moment]`.
+        together: moments in a pass, at most.
+        longest: items in a pass, at most.
+        overlap: items that the first moment of a pass sees, where there is room; at least one.
+        fits: how many of some items, from the first one on, a pass has room for; at least one.
+    """
+    places = np.zeros(len(moments), np.int64)
+    begin = end = count = 0
+    for index, moment in enumerate(moments.tolist()):
+        if count in (0, together) or moment > end:
+            begin, count = max(0, moment - max(1, overlap)), 0
+            while (end := begin + fits(history[begin : begin + longest])) < moment:
+                begin += 1
+        places[index] = begin
+        count += 1
+    return places
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def align(
     folder: Path,
     seed: int,
     trackers: tuple[str, ...] = ("tensorboard",),
+    together: int | None = None,
 ) -> Trained:
     """Minimise a preference objective over contexts with liked items and drawn negatives.
 
@@ -47,6 +48,7 @@ def align(
         folder: the run folder.
         seed: names the order and the draws.
         trackers: what to log to.
+        together: moments of one history that a pass reads, at most; None for the policy's own.
 
     Returns:
         Optimiser steps made and steps between validations.
@@ -55,8 +57,8 @@ def align(
         DataError: no training context gets a negative, or training diverged.
     """
     disable_dropout(policy.model)
-    sets = PreferenceSets(data.contexts("train"), negatives, seed, policy.moments_together)
-    sets = sets.with_negatives()
+    contexts = data.contexts("train")
+    sets = PreferenceSets(contexts, negatives, seed, policy, together).with_negatives()
     if isinstance(reference, Cached):
         _fill(reference, sets, policy, options, seed)
 

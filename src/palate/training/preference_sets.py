@@ -40,29 +40,33 @@ class PreferenceSet:
 class PreferenceSets(Dataset[list[PreferenceSet]]):
     """Contexts with negatives drawn anew each epoch.
 
-    An example is one context, or several of one user where the policy reads a history once for
-    several of its moments.
+    An example is one context, or several moments of one user's history that are read in one pass.
 
     Args:
         contexts: training contexts.
         negatives: the mixture that draws.
         seed: names the draws.
-        together: contexts of one user in an example, at most.
+        policy: says which moments a pass has room for; None where each is read by itself.
+        together: moments in a pass, at most; None for `policy.moments_together`.
     """
 
     def __init__(
-        self, contexts: ContextSet, negatives: Mixture, seed: int, together: int = 1
+        self,
+        contexts: ContextSet,
+        negatives: Mixture,
+        seed: int,
+        policy: Policy | None = None,
+        together: int | None = None,
     ) -> None:
         self._contexts = contexts
         self._negatives = negatives
         self._seed = seed
-        self._together = together
-        order = np.argsort(contexts.users, kind="stable")
-        users = contexts.users[order]
-        places = np.arange(len(contexts))
-        begins = np.flatnonzero(np.diff(users, prepend=-1))
-        of_user = places - begins[np.searchsorted(begins, places, side="right") - 1]
-        self._examples = np.split(order, np.flatnonzero(of_user % together == 0)[1:])
+        self._policy = policy
+        self._together = together or (1 if policy is None else policy.moments_together)
+        self._first_reads = None
+        self._examples = list(np.arange(len(contexts))[:, None])
+        if policy is not None and self._together > 1:
+            self._first_reads, self._examples = passes(contexts, policy, self._together)
         longest = [one[-1] for one in self._examples]
         self.sizes = contexts.history_lengths[longest]
 
@@ -75,6 +79,8 @@ class PreferenceSets(Dataset[list[PreferenceSet]]):
 
     def _one(self, epoch: int, place: int) -> PreferenceSet:
         context = self._contexts[place]
+        if self._first_reads is not None:
+            context = replace(context, first_read=int(self._first_reads[place]))
         drawn = self._negatives.draw(context, (self._seed, epoch))
         if len(drawn) == 0:
             raise DataError(
@@ -106,7 +112,29 @@ class PreferenceSets(Dataset[list[PreferenceSet]]):
                 stacklevel=2,
             )
         kept = self._contexts.subset(np.asarray(having, np.int64))
-        return PreferenceSets(kept, self._negatives, self._seed, self._together)
+        return PreferenceSets(kept, self._negatives, self._seed, self._policy, self._together)
+
+
+def passes(contexts: ContextSet, policy: Policy, together: int) -> tuple[Ids, list[Ids]]:
+    """Which moments of a user one pass reads.
+
+    Args:
+        contexts: contexts of one split.
+        policy: says what a pass has room for.
+        together: moments in a pass, at most.
+
+    Returns:
+        (contexts,) places from which on their histories are read, and the contexts of each pass.
+    """
+    first_reads, found = np.zeros(len(contexts), np.int64), []
+    order = np.lexsort([contexts.begins, contexts.users])
+    for of_user in np.split(order, np.flatnonzero(np.diff(contexts.users[order])) + 1):
+        history = contexts[int(of_user[-1])].history
+        moments = contexts.history_lengths[of_user]
+        first_reads[of_user] = policy.first_reads(history, moments, together)
+        for same in np.split(of_user, np.flatnonzero(np.diff(first_reads[of_user])) + 1):
+            found += np.split(same, range(together, len(same), together))
+    return first_reads, found
 
 
 class Histories(Dataset[History]):

@@ -1,7 +1,7 @@
 """A Hugging Face causal language model as a policy: an item is its title."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +60,7 @@ from palate.policies.policy import (
     Ranking,
     Scored,
     check_items,
+    first_reads,
     inference,
     on_device,
     windows,
@@ -249,8 +250,24 @@ class LanguagePolicy:
 
     @property
     def moments_together(self) -> int:
-        """One: each moment's prompt is read anew."""
+        """One: each moment is asked with the prompt that ranking uses."""
         return 1
+
+    def first_reads(self, history: Ids, moments: Ids, together: int) -> Ids:
+        """See `Policy.first_reads`; a pass holds what a window of imitation does, so that later
+        moments see more of the history than `max_history`.
+
+        Raises:
+            ConfigError: a prompt does not merely grow at its end with the history.
+        """
+        if not self.learns_whole_histories:
+            raise ConfigError(
+                "align.moments_together: these prompts have more behind the history, so each "
+                "moment needs a prompt of its own. Set it to 1, or use prompts that end with the "
+                "history: --set policy.prompts=history."
+            )
+        longest, fits = 3 * self.max_history, self.prompter.fitting_after_opening
+        return first_reads(history, moments, together, longest, self.max_history, fits)
 
     @property
     def lists_candidates(self) -> bool:
@@ -260,6 +277,8 @@ class LanguagePolicy:
     def prompt_tokens(self, context: Context, item_ids: Ids | None = None) -> Tokens:
         """Token ids of a context's prompt; a template with candidates shows those of the context,
         or else the scored ones in an order named by the context."""
+        if context.first_read is not None:
+            return self.prompter.prompt_from(context.history, context.first_read, context.user_id)
         shown = self.prompter.shown(context, item_ids)
         return self.prompter.prompt(context.history, context.context_id, shown, context.text)
 
@@ -273,7 +292,11 @@ class LanguagePolicy:
         titles = self.prompter.title_tokens
         prompts = [self.prompt_tokens(c, row) for c, row in zip(contexts, item_ids, strict=True)]
         answers = [[None if i == PADDING_ITEM else titles[i] for i in row] for row in item_ids]
-        return self._lay(prompts, answers)
+        passes = [
+            (index,) if c.first_read is None else (c.user_id, c.first_read)
+            for index, c in enumerate(contexts)
+        ]
+        return self._lay(prompts, answers, passes)
 
     def log_probs(self, batch: Batch, model: nn.Module | None = None) -> Scored:
         """See `Policy.log_probs`; sums over a title's tokens and its end token, in float32."""
@@ -425,9 +448,16 @@ class LanguagePolicy:
             stacklevel=4,
         )
 
-    def _lay(self, prompts: Sequence[Tokens], answers: Sequence[Sequence[layouts.Answer]]) -> Batch:
-        lay = layouts.lay_trees if self.engine == "tree" else layouts.lay_alone
-        return lay(prompts, answers, self.prompter.end, self.pad)
+    def _lay(
+        self,
+        prompts: Sequence[Tokens],
+        answers: Sequence[Sequence[layouts.Answer]],
+        passes: Sequence[Hashable] | None = None,
+    ) -> Batch:
+        fixed = (self.prompter.end, self.pad)
+        if self.engine == "plain":
+            return layouts.lay_alone(prompts, answers, *fixed)
+        return layouts.lay_trees(prompts, answers, *fixed, passes)
 
     def _score_batch(self, batch: Batch) -> Scored:
         with inference(self.model):

@@ -9,7 +9,7 @@ A scored token is read at its parent; the end token is scored and never fed. Sev
 read at one place, and the model's head runs at each such place once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,41 @@ Answer = Tokens | None
 
 
 def lay_trees(
-    prompts: Sequence[Tokens], answers: Sequence[Sequence[Answer]], end_token: int, pad_token: int
+    prompts: Sequence[Tokens],
+    answers: Sequence[Sequence[Answer]],
+    end_token: int,
+    pad_token: int,
+    passes: Sequence[Hashable] | None = None,
 ) -> dict[str, Any]:
-    """One row per prompt: the tree of the prompt and its candidates, padded on the right.
+    """One row per pass: the tree of its prompts and their candidates, padded on the right.
+
+    Args:
+        prompts: tokens of each context's prompt.
+        answers: of each context, its candidates.
+        end_token, pad_token: of the tokenizer.
+        passes: of each context, the name of its pass; None for a pass each.
 
     Returns:
         input_ids, position_ids (B, T); subtree_end (B, T), the column after the last one that may
         see a column; the scored tokens (see `log_probs_of`).
     """
+    contexts_of: dict[Hashable, list[int]] = {}
+    for context, name in enumerate(range(len(prompts)) if passes is None else passes):
+        contexts_of.setdefault(name, []).append(context)
     trees, scored = [], _Scored(len(answers[0]))
-    for row, (prompt, titles) in enumerate(zip(prompts, answers, strict=True)):
-        present = [(slot, title) for slot, title in enumerate(titles) if title is not None]
-        tree = TokenTree.of([np.concatenate([prompt, title]) for _, title in present] or [prompt])
-        for (slot, title), path in zip(present, tree.nodes, strict=False):
-            parents = path[len(prompt) - 1 : len(prompt) + len(title)]
-            scored.add(row, slot, parents, np.append(title, end_token))
+    for row, contexts in enumerate(contexts_of.values()):
+        present = [
+            (context, slot, title)
+            for context in contexts
+            for slot, title in enumerate(answers[context])
+            if title is not None
+        ]
+        paths = [np.concatenate([prompts[context], title]) for context, _, title in present]
+        tree = TokenTree.of(paths or [prompts[contexts[0]]])
+        for (context, slot, title), path in zip(present, tree.nodes, strict=False):
+            asked = len(prompts[context])
+            parents = path[asked - 1 : asked + len(title)]
+            scored.add(context, slot, parents, np.append(title, end_token), row)
         trees.append(tree)
     width = max(map(len, trees))
     shape = (len(trees), width)
@@ -123,10 +143,8 @@ class _Scored:
         self._targets: list[Tokens] = []
         self._names: list[Tokens] = []
 
-    def add(
-        self, context: int, slot: int, columns: Tokens, targets: Tokens, row: int | None = None
-    ) -> None:
-        self._rows.append(np.full(len(targets), context if row is None else row))
+    def add(self, context: int, slot: int, columns: Tokens, targets: Tokens, row: int) -> None:
+        self._rows.append(np.full(len(targets), row))
         self._columns.append(columns)
         self._targets.append(targets)
         self._names.append(np.full(len(targets), context * self._slots + slot))

@@ -162,6 +162,14 @@ class Prompter:
         """
         return np.concatenate([self.begin, *self._parts(history, name, candidates, text)])
 
+    def prompt_from(self, history: NDArray[np.int64], first_read: int, user_id: int) -> Tokens:
+        """Token ids of a prompt that shows a history from a place on, whole; for templates that
+        grow at the end, of which those moments get the same one that share the place."""
+        name = int(random_bits(self.seed, "pass", user_id, first_read) >> np.uint64(1))
+        words = self._own_words[self.template_of(name)]
+        lines = self._broken([self.lines[item] for item in history[first_read:]])
+        return np.concatenate([self.begin, *words[:-2], *lines, words[-1]])
+
     def prompt_text(
         self,
         history: NDArray[np.int64],

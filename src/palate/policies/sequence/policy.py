@@ -21,6 +21,7 @@ from palate.policies.policy import (
     Ranking,
     Scored,
     check_items,
+    first_reads,
     inference,
     on_device,
     top_items,
@@ -135,6 +136,10 @@ class SequencePolicy:
         """As many as one pass reads."""
         return self.max_history
 
+    def first_reads(self, history: Ids, moments: Ids, together: int) -> Ids:
+        """See `Policy.first_reads`; a later pass repeats half of what it can read."""
+        return first_reads(history, moments, together, self.max_history, self.max_history // 2)
+
     def history_windows(self, history: History) -> list[History]:
         """See `Policy.history_windows`; a window has one item more than is read, the last target,
         and the first item of all is never one."""
@@ -201,7 +206,10 @@ class SequencePolicy:
 
         A history that begins another one of the batch is not read twice.
         """
-        windows = [context.history[-self.max_history :] for context in contexts]
+        windows = [
+            c.history[-self.max_history if c.first_read is None else c.first_read :]
+            for c in contexts
+        ]
         read: dict[int, tuple[int, Ids]] = {}
         histories: list[Ids] = []
         rows = np.zeros(len(contexts), np.int64)
