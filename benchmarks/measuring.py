@@ -70,7 +70,8 @@ def publish(text: str, figures: Any, given: argparse.Namespace, name: str) -> No
 def conditions(given: argparse.Namespace, *packages: str) -> str:
     """Machine, versions, threads, load, command and date, as the last lines of a result."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("palate", "torch", *packages))
-    command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = f"python benchmarks/{Path(sys.argv[0]).name}" + (" --quick" if given.quick else "")
+    command += f" --size {given.size}" if "size" in given else ""
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return (
         f"{machine()}; Python {platform.python_version()}, {versions}; {threads} OpenMP threads; "
