@@ -26,6 +26,17 @@ from palate.errors import ConfigError
         ({"data": {"disliked": 4.5}}, ["both liked and disliked"]),
         ({"data": {"fractions": [0.9, 0.8]}}, ["expected two rising shares below 1"]),
         ({"sft": {"metric": "ndgc@10"}}, ["sft.metric"]),
+        ({"policy": {"sequence": {"hidden": 9}}}, ["which 2 heads do not divide"]),
+        ({"policy": {"sequence": {"streams": ["id", "id"]}}}, ["name each once"]),
+        (
+            {"policy": {"sequence": {"interaction_experts": 4}}},
+            ["interaction_experts is 4, but id is the only stream"],
+        ),
+        (
+            {"policy": {"sequence": {"placeholder_weight": 0.1}}},
+            ["neither text nor image to hide"],
+        ),
+        ({"policy": {"sequence": {"experts": 2, "experts_per_item": 3}}}, ["is 3 of 2 experts"]),
         ({"seed": -1}, ["seed: input should be greater than or equal to 0; found -1."]),
     ],
 )

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from palate.config import PoolConfig
 from palate.data.contexts import Prepared
 from palate.errors import ConfigError
 from palate.negatives import SAMPLERS, mixture
@@ -17,7 +18,9 @@ from palate.objectives.batch_beta import BatchBeta
 from palate.policies import LanguagePolicy, SequencePolicy
 from palate.policies.language.adapters import Adapter
 from palate.policies.reference import REFERENCES
+from palate.training.live_negatives import LiveNegatives, Undrawn
 from palate.training.preference_sets import PreferenceSets, collate_sets
+from palate.training.scored_pools import ScoredPools
 from palate.training.trainer import disable_dropout
 
 POLICIES = {
@@ -64,16 +67,27 @@ def made(listed_data):
 
 @pytest.fixture(scope="module")
 def drawn(listed_data):
-    """For each sampler, two users' training contexts with their negatives."""
+    """For each sampler its mixture, and two users' training contexts with their negatives, or
+    without them where they are drawn live."""
     examples = {}
     for name in SAMPLERS:
         negatives = mixture({name: 3}, listed_data, exclude_history=False)
         sets = PreferenceSets(listed_data.contexts("train"), negatives, seed=0)
         having = [
-            i for i in range(len(sets)) if all(_draws(negatives, one) for one in _contexts(sets, i))
+            i
+            for i in range(len(sets))
+            if negatives.live or all(_draws(negatives, one) for one in _contexts(sets, i))
         ]
-        examples[name] = [sets[0, i] for i in having[:6]]
+        examples[name] = negatives, [sets[0, i] for i in having[:6]]
     return examples
+
+
+def _batch(policy, negatives, examples, data):
+    if not negatives.live:
+        return collate_sets(policy, examples)
+    pools = ScoredPools(policy, data, PoolConfig(size=8)) if negatives.asks_policy else None
+    undrawn = Undrawn([one for example in examples for one in example])
+    return LiveNegatives(negatives, policy, pools).completed(undrawn, step=0)[0]
 
 
 def _contexts(sets, example):
@@ -87,14 +101,14 @@ def _draws(negatives, context):
 @pytest.mark.parametrize(("policy", "reference"), list(product(POLICIES, REFERENCES)))
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("objective", ALIGNED_BY)
-def test_one_step(objective, sampler, policy, reference, made, drawn):
+def test_one_step(objective, sampler, policy, reference, made, drawn, listed_data):
     policies, references = made
     if (policy, reference) in MAKES_NO_SENSE:
         with pytest.raises(ConfigError, match=r"adapter_off needs a policy with an adapter"):
             REFERENCES[reference](policies[policy])
         return
     one = policies[policy]
-    batch = collate_sets(one, drawn[sampler])
+    batch = _batch(one, *drawn[sampler], listed_data)
     assert batch["contexts"] > 2
     scored = one.log_probs(batch)
     scores = CandidateScores(

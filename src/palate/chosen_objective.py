@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate.config.sections import AlignConfig
+from palate.config.training import AlignConfig
 from palate.errors import ConfigError, did_you_mean
 from palate.objectives import CandidateScores, DynamicPO, objectives
 from palate.objectives.batch_beta import BatchBeta

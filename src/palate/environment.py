@@ -15,6 +15,7 @@ from palate.policies.language.from_scratch import SIZES
 from palate.policies.language.prompts import CANDIDATES, DIALOGUE, read_templates
 from palate.policies.language.weights import check_quantizable, check_quantization
 from palate.policies.reference import check_reference
+from palate.training.scored_pools import check_pool
 
 
 def check_environment(config: RunConfig, starts_anew: bool = True) -> torch.device:
@@ -72,7 +73,11 @@ def check_environment(config: RunConfig, starts_anew: bool = True) -> torch.devi
 def check_data(config: RunConfig, data: Prepared, starts_anew: bool = True) -> None:
     """Raise a PalateError where policy or negatives and prepared data do not fit."""
     options = config.align
-    mixture(options.negatives, data, options.exclude_history, options.sampler_options)
+    negatives = mixture(options.negatives, data, options.exclude_history, options.sampler_options)
+    if negatives.asks_policy:
+        reads = starts_anew and config.policy.kind == "language"
+        shows = reads and CANDIDATES in read_templates(config.policy.prompts)[1][0].pieces
+        check_pool(options.pool, config.policy.kind, shows, data.lists is not None)
     if config.policy.kind == "sequence":
         if data.has_texts:
             raise ConfigError(

@@ -7,25 +7,20 @@ a run that was stopped goes on where it was.
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from palate.chosen_objective import chosen_objective, described
 from palate.config import RunConfig, source_arguments
-from palate.data.contexts import ContextSet, Prepared, sample_contexts
+from palate.data.contexts import Prepared, sample_contexts
 from palate.data.prepare import Preparation, prepare
 from palate.data.simulator import Simulation
 from palate.data.sources import load as load_source
 from palate.environment import check_data, check_environment
 from palate.evaluation.stages import Evaluation, write_metrics
-from palate.files import replacing, write_json
-from palate.negatives import mixture
-from palate.policies import LanguagePolicy, Policy, load_policy
-from palate.policies.reference import REFERENCES, Cached, Reference
+from palate.files import write_json
 from palate.run_folder import (
     RESULT,
     STAGES,
@@ -35,36 +30,10 @@ from palate.run_folder import (
     forget_evaluation,
     write_config,
 )
-from palate.starting_policy import new_policy, warn_of_short_prompts
-from palate.training.align import align
-from palate.training.sft import imitate
-from palate.training.trainer import Trained, Validation
+from palate.training_stages import Run, align_stage, continue_stage, imitate_stage, loaded
 
 Stage = Literal["prepare", "sft", "align", "evaluate"]
 TRAINED = ("sft", "sft_continued", "aligned")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the training stages share.
-
-    Attributes:
-        config: everything the run depends on.
-        folder: the run folder.
-        device: where policies are trained.
-        data: the prepared data.
-        evaluation: validates a policy, later ranks it.
-        validation_contexts: what a policy is validated on.
-        say: receives one line per stage.
-    """
-
-    config: RunConfig
-    folder: Path
-    device: torch.device
-    data: Prepared
-    evaluation: Evaluation
-    validation_contexts: ContextSet
-    say: Callable[[str], None]
 
 
 def run(
@@ -137,7 +106,8 @@ def go_on(
         folder = out
     write_config(config, folder)
     if other_options:  # what was half trained with the former ones is of no use
-        shutil.rmtree(folder / "checkpoints" / stage, ignore_errors=True)
+        for left in folder.glob(f"checkpoints/{stage}*"):  # of alignment, those of all rounds
+            shutil.rmtree(left)
     is_made = stage in RESULT and (folder / RESULT[stage]).is_dir()
     finished = (folder / "metrics.json").is_file()
     if not is_made and (finished or other_options):
@@ -213,93 +183,12 @@ def window_of(config: RunConfig) -> int:
     return 1 if config.data.positives == "next" else config.data.window
 
 
-def imitate_stage(run: Run) -> None:
-    """Supervised fine-tuning, unless done."""
-    if (run.folder / "sft").is_dir():
-        return
-    policy = new_policy(run.config, run.data.items)
-    if isinstance(policy, LanguagePolicy):
-        warn_of_short_prompts(policy, run.data)
-    policy.start_stage("sft")
-    policy.model.to(run.device)
-    sizes = [(w.numel(), w.requires_grad) for w in policy.model.parameters()]
-    total, trained = sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
-    part = "" if trained == total else f" ({trained:,} of them trained)"
-    run.say(f"sft: {run.config.policy.kind}, {total:,} parameters{part}, on {run.device}")
-    done = imitate(
-        "sft",
-        policy,
-        run.data,
-        _validation(run, policy, run.config.sft.metric),
-        run.config.sft,
-        run.folder,
-        run.config.seed,
-        tuple(run.config.trackers),
-    )
-    _save(policy, run.folder / "sft", done)
-
-
-def align_stage(run: Run) -> None:
-    """Preference optimisation of the SFT policy, unless done."""
-    if (run.folder / "aligned").is_dir():
-        return
-    options = run.config.align
-    negatives = ", ".join(f"{count} {name}" for name, count in options.negatives.items())
-    run.say(f"align: {described(options)}, beta {options.beta:g}, negatives: {negatives}")
-    policy = _load(run.folder / "sft", run.device)
-    policy.start_stage("align")
-    policy.model.to(run.device)
-    done = align(
-        policy,
-        run.data,
-        mixture(options.negatives, run.data, options.exclude_history, options.sampler_options),
-        chosen_objective(options),
-        options.beta,
-        _reference(run, policy),
-        _validation(run, policy, options.metric),
-        options,
-        run.folder,
-        run.config.seed,
-        tuple(run.config.trackers),
-        options.moments_together,
-    )
-    _save(policy, run.folder / "aligned", done)
-
-
-def continue_stage(run: Run) -> None:
-    """The baseline for alignment: imitation continued for as many steps, unless done.
-
-    Its checkpoint is chosen as alignment's is: by the same metric at the same steps.
-    """
-    if (run.folder / "sft_continued").is_dir():
-        return
-    alignment = json.loads((run.folder / "aligned" / "training.json").read_text("utf-8"))
-    steps, metric = alignment["steps"], run.config.align.metric
-    run.say(f"sft_continued: {steps} more steps of imitation")
-    policy = _load(run.folder / "sft", run.device)
-    policy.start_stage("sft")
-    policy.model.to(run.device)
-    done = imitate(
-        "sft_continued",
-        policy,
-        run.data,
-        _validation(run, policy, metric),
-        run.config.sft.model_copy(update={"max_steps": steps, "metric": metric}),
-        run.folder,
-        run.config.seed + 1,
-        tuple(run.config.trackers),
-        early_stopping=False,
-        validate_every=alignment["validate_every"],
-    )
-    _save(policy, run.folder / "sft_continued", done)
-
-
 def evaluate_stage(run: Run) -> dict[str, Any]:
     """Rank the test contexts with every stage that is there, and compare."""
     trained = [name for name in TRAINED if (run.folder / name).is_dir()]
     run.say(f"evaluate: {len(run.evaluation.contexts):,} test contexts, every stage")
     for stage in trained:
-        load = partial(_load, run.folder / stage, run.device)
+        load = partial(loaded, run.folder / stage, run.device)
         run.evaluation.rank_policy(stage, load)
         run.evaluation.generate(stage, load)
     metrics = write_metrics(run.evaluation, run.folder)
@@ -307,33 +196,6 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
     return metrics
 
 
-def _validation(run: Run, policy: Policy, metric: str) -> Validation:
-    return lambda: run.evaluation.validate(policy, run.validation_contexts, metric)
-
-
-def _reference(run: Run, policy: Policy) -> Reference:
-    options = run.config.align
-    if options.reference != "cached":
-        return REFERENCES[options.reference](policy, options.precision)
-    own = run.folder / "checkpoints" / "reference" / options.precision
-    folder = own if options.reference_cache is None else Path(options.reference_cache)
-    pairs, ahead = options.reference_pairs, options.reference_ahead
-    return Cached(policy, options.precision, folder, pairs, ahead)
-
-
 def _world(config: RunConfig) -> Simulation | None:
     is_simulated = config.data.source == "simulate"
     return Simulation(**source_arguments(config)) if is_simulated else None
-
-
-def _load(folder: Path, device: torch.device) -> Policy:
-    policy = load_policy(folder)
-    policy.model.to(device)
-    return policy
-
-
-def _save(policy: Policy, folder: Path, done: Trained) -> None:
-    with replacing(folder) as temporary:
-        temporary.mkdir()
-        policy.save(temporary)
-        write_json(done._asdict(), temporary / "training.json")

@@ -19,6 +19,7 @@ from palate.pipeline import prepared
 from palate.policies.language.prompters import new_prompter, saved_prompter, unlimited_prompter
 from palate.policies.language.prompts import Prompter
 from palate.run_folder import changed_config
+from palate.training.holdout import split_training
 
 Form = Literal["trl", "llamafactory"]
 PROMPTS = "history"
@@ -85,9 +86,15 @@ def export(
     data = prepared(config, folder)
     options = config.align
     negatives = mixture(options.negatives, data, options.exclude_history, options.sampler_options)
+    if negatives.live:
+        raise ConfigError(
+            f"align.negatives: of {', '.join(options.negatives)} some are drawn in training, from "
+            "what the policy or the batch is then, and cannot be exported. Choose among uniform, "
+            "popularity, observed and fixed."
+        )
     prompter = prompter_of(folder, config, data)
     is_chat = prompter.chat is not None
-    contexts = data.contexts(split)
+    contexts = split_training(data, options.holdout)[1].contexts(split)
     graded = len(config.data.levels) > 1
     titles = [title.strip() for title in data.titles()]
     n_rows = n_contexts = 0

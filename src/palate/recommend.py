@@ -52,16 +52,18 @@ def recommend(policy: Policy, log: Path, columns: dict[str, str], top: int = 10)
         raise DataError(said.replace(" or pass --set data.options.on_bad_rows=drop", "")) from error
     if "event" in events.column_names:
         events = events.filter(pc.not_equal(pc.fill_null(events["event"], ""), SKIP))
-    if "timestamp" in events.column_names:
+    is_timed = "timestamp" in events.column_names
+    if is_timed:
         events = events.append_column("row", pa.array(range(events.num_rows)))
         events = events.sort_by([("timestamp", "ascending"), ("row", "ascending")])
     names = [str(name) for name in policy.items["source_id"].to_pylist()]
     titles = policy.items["title"].to_pylist()
     row_of = {name: row for row, name in enumerate(names)}
-    histories: dict[object, dict[int, None]] = {}
+    histories: dict[object, dict[int, int]] = {}
     unknown = 0
-    for user, item in zip(
-        events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True
+    times = events["timestamp"].to_pylist() if is_timed else [0] * events.num_rows
+    for user, item, time in zip(
+        events["user_id"].to_pylist(), events["item_id"].to_pylist(), times, strict=True
     ):
         row = row_of.get(str(item))
         if row is None:
@@ -69,7 +71,7 @@ def recommend(policy: Policy, log: Path, columns: dict[str, str], top: int = 10)
         else:
             history = histories.setdefault(user, {})
             history.pop(row, None)  # of several events with one item the last counts
-            history[row] = None
+            history[row] = time
     if not histories:
         raise DataError(
             f"{log}: none of its {events.num_rows:,} rows names an item that the policy knows, "
@@ -87,7 +89,13 @@ def recommend(policy: Policy, log: Path, columns: dict[str, str], top: int = 10)
     nothing = np.empty(0, np.int64)
     for start in steps(len(users), BATCH, "recommend"):
         batch = [
-            Context(np.array(list(histories[user])), nothing, nothing, context_id=start + offset)
+            Context(
+                np.array(list(histories[user])),
+                nothing,
+                nothing,
+                context_id=start + offset,
+                times=np.array(list(histories[user].values())) if is_timed else None,
+            )
             for offset, user in enumerate(users[start : start + BATCH])
         ]
         ranking = policy.rank(batch, top)

@@ -41,7 +41,7 @@ RESULTS = (
 VALIDATION = ("evaluation.exclude_history", "evaluation.validation_contexts")
 DEPENDS_ON = {
     "prepare": ("seed", "data."),
-    "sft": ("policy.", "sft.", *VALIDATION),
+    "sft": ("policy.", "sft.", "align.holdout", *VALIDATION),
     "align": ("align.", *VALIDATION),
     "evaluate": ("evaluation.",),
 }

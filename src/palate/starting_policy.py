@@ -1,19 +1,34 @@
 """The policy a run starts with, and what its prompts have no room for."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from palate.config import RunConfig
-from palate.data.contexts import Prepared
+from palate.data.contexts import Ids, Prepared
 from palate.errors import DataWarning
+from palate.item_vectors import ItemVectors
 from palate.policies import LanguagePolicy, Policy, SequencePolicy
 from palate.policies.language.adapters import Adapter
 
 
-def new_policy(config: RunConfig, items: pa.Table) -> Policy:
-    """The policy that a configuration describes, before any training."""
+def new_policy(
+    config: RunConfig,
+    items: pa.Table,
+    vectors: Mapping[str, ItemVectors] | None = None,
+    popularity: Ids | None = None,
+) -> Policy:
+    """The policy that a configuration describes, before any training.
+
+    Args:
+        config: everything the run depends on.
+        items: the catalogue.
+        vectors: stream → given vectors of the items, for a sequence policy that has such streams.
+        popularity: (items,) how often each was consumed in training, for a sequence policy that
+            samples its softmax by it.
+    """
     chosen = config.policy
     if chosen.kind == "language":
         adapter = chosen.adapter and Adapter(**chosen.adapter.model_dump())
@@ -28,9 +43,16 @@ def new_policy(config: RunConfig, items: pa.Table) -> Policy:
             chosen.chat,
         )
     if chosen.base is not None:
-        return SequencePolicy.load(Path(chosen.base))
-    shape = chosen.sequence.model_dump()
-    return SequencePolicy.create(items, chosen.history, **shape, seed=config.seed)
+        saved = SequencePolicy.load(Path(chosen.base))
+        return saved if saved.knows(items) else saved.on_catalogue(items, vectors)
+    return SequencePolicy.create(
+        items,
+        chosen.history,
+        vectors=vectors,
+        popularity=popularity,
+        seed=config.seed,
+        **chosen.sequence.model_dump(),
+    )
 
 
 def warn_of_short_prompts(policy: LanguagePolicy, data: Prepared) -> None:

@@ -21,7 +21,8 @@ def test_next_item_contexts(tmp_path):
     assert [(c.history.tolist(), c.positives.tolist()) for c in train] == [([0, 1], [2])]
     assert [(c.history.tolist(), c.positives.tolist()) for c in validation] == [([0, 1, 2], [3])]
     assert [(c.history.tolist(), c.positives.tolist()) for c in test] == [([0, 1, 2, 3], [4])]
-    assert test[0].timestamp == 40
+    assert (test[0].timestamp, test[0].times.tolist()) == (40, [0, 10, 20, 30])
+    assert [h.times.tolist() for h in data.training_histories] == [[0, 10, 20]]
     assert data.popularity.tolist() == [1, 1, 1, 0, 0]
     assert [d.tolist() for d in data.observed_negatives] == [[1]]
     assert [(h.items.tolist(), h.first_target) for h in data.training_histories] == [([0, 1, 2], 0)]
@@ -53,8 +54,8 @@ def test_validation_may_be_held_out_of_some_users_only(tmp_path):
     held = {c.user_id for c in data.contexts("validation")}
     assert 8 < len(held) < 36
     assert len(data.contexts("test")) == 80
-    for user, (items, _) in enumerate(data.training_histories):
-        assert len(items) == (3 if user in held else 4)
+    for user, history in enumerate(data.training_histories):
+        assert len(history.items) == (3 if user in held else 4)
 
 
 def test_no_item_of_the_future_in_any_history(small_data):

@@ -2,9 +2,12 @@
 
 import gzip
 
+import numpy as np
 import pytest
 
 from conftest import shared
+from palate.data.contexts import Prepared
+from palate.data.prepare import Preparation, prepare
 from palate.data.sources import load
 from palate.data.sources.amazon import amazon
 from palate.data.tables import check_tables
@@ -29,7 +32,11 @@ def folder(tmp_path):
 def test_sequences_are_unrolled_in_order(folder):
     tables = amazon(folder)
     check_tables(tables)
-    assert tables.interactions.to_pydict() == {"user_id": [7, 7, 7, 8], "item_id": [3, 1, 2, 2]}
+    assert tables.interactions.to_pydict() == {
+        "user_id": [7, 7, 7, 8],
+        "item_id": [3, 1, 2, 2],
+        "elapsed": [0, 0, 5, 0],
+    }
     assert tables.items.to_pylist()[0] == {
         "item_id": 1,
         "title": 'Crème "Soft", 4 oz',
@@ -37,6 +44,29 @@ def test_sequences_are_unrolled_in_order(folder):
         "genres": "Face|Clean & Clear",
     }
     assert set(tables.origin["sha256"]) == {"sequences.tsv.gz", "items.tsv", "attributes.tsv"}
+
+
+def test_gaps_are_optional_and_add_up_from_the_first_item(folder):
+    text = "user_id\titem_ids\tgap_seconds\n7\t3 1 2\t86400 0 5\n8\t2 1\t7 9\n"
+    (folder / "sequences.tsv").write_text(text)
+    assert amazon(folder).interactions["elapsed"].to_pylist() == [0, 0, 5, 0, 9]
+    (folder / "sequences.tsv").write_text("user_id\titem_ids\n7\t3 1\n")
+    assert amazon(folder).interactions.column_names == ["user_id", "item_id"]
+
+
+def test_gaps_tell_times_but_neither_order_nor_moments(folder, tmp_path):
+    """Ties are in item-id order, for which they would be shuffled if dates were known."""
+    text = "user_id\titem_ids\tgap_seconds\n7\t1 2 3\t0 0 0\n8\t1 2 3\t0 60 0\n"
+    (folder / "sequences.tsv").write_text(text)
+    manifest = prepare(amazon(folder), tmp_path / "out", Preparation(k_core=1), seed=0)
+    assert manifest["ties"] == {"rule": "source order; no timestamps"}
+    data = Prepared(tmp_path / "out", window=1)
+    assert data.interactions.items.tolist() == [0, 1, 2, 0, 1, 2]
+    last = data.contexts("test")[1]
+    assert (last.times.tolist(), last.timestamp) == ([0, 60], None)
+    assert [one.times.tolist() for one in data.training_histories] == [[0], [0]]
+    with pytest.raises(DataError, match="'global_time' needs a timestamp column, which this sou"):
+        prepare(amazon(folder), tmp_path / "no", Preparation(k_core=1, split="global_time"), 0)
 
 
 def test_attributes_are_optional(folder):
@@ -50,6 +80,8 @@ def test_attributes_are_optional(folder):
         ("sequences.tsv", "user_id\titem_ids\n7\t3 1\n8\t2 x\n", "line 3: item_ids '2 x' is not"),
         ("sequences.tsv", "user_id\titem_ids\n7\t\n", "line 2: item_ids '' is not a list"),
         ("sequences.tsv", "user_id\titems\n7\t1\n", "'item_ids' is missing; .* user_id, items"),
+        ("sequences.tsv", SEQUENCES + "9\t1 2\t0\n", "line 4: gap_seconds has 1 numbers for 2 it"),
+        ("sequences.tsv", SEQUENCES + "9\t1\t-4\n", "line 4: gap_seconds '-4' is not a list of w"),
         ("items.tsv", ITEMS + "x\tB\tT\t1\n", r"items\.tsv line 5: item_id 'x' is not a whole"),
         ("items.tsv", ITEMS + "4\tB\tT\t9\n", r"items\.tsv line 5: attribute_ids names '9', whic"),
     ],
@@ -82,6 +114,11 @@ def test_beauty():
         tables = load("amazon", {"path": str(shared("data/amazon-beauty"))})
     check_tables(tables)
     assert tables.interactions.num_rows == 198_502
-    assert len(tables.interactions["user_id"].unique()) == 22_363
+    elapsed = tables.interactions["elapsed"].to_numpy()
+    users = tables.interactions["user_id"].to_numpy()
+    gaps = np.diff(elapsed)[users[1:] == users[:-1]]
+    assert gaps.min() == 0
+    assert round((gaps == 0).mean(), 2) == 0.44
+    assert (gaps % 86_400 == 0).all()
     first = tables.items.to_pylist()[0]
     assert first["genres"] == "OPI|Makeup|Nails|Nail Polish"

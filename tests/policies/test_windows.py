@@ -9,22 +9,22 @@ from palate.policies.policy import windows
 
 
 def targets(found):
-    return [int(item) for items, first in found for item in items[first:]]
+    return [int(item) for one in found for item in one.items[one.first_target :]]
 
 
 def test_every_item_is_a_target_once_with_enough_before_it():
     found = windows(History(np.arange(100), 0), longest=21, overlap=7)
     assert targets(found) == list(range(100))
-    assert all(first == 7 for _, first in found[1:])
-    assert all(len(items) <= 21 for items, _ in found)
+    assert all(one.first_target == 7 for one in found[1:])
+    assert all(len(one.items) <= 21 for one in found)
     short = windows(History(np.arange(3), 0), longest=21, overlap=7)
-    assert [(items.tolist(), first) for items, first in short] == [([0, 1, 2], 0)]
+    assert [(one.items.tolist(), one.first_target) for one in short] == [([0, 1, 2], 0)]
 
 
 def test_what_is_only_looked_back_on_is_no_target():
     found = windows(History(np.arange(30), 26), longest=5, overlap=3)
     assert targets(found) == [26, 27, 28, 29]
-    assert [items.tolist() for items, _ in found] == [[23, 24, 25, 26, 27], [25, 26, 27, 28, 29]]
+    assert [one.items.tolist() for one in found] == [[23, 24, 25, 26, 27], [25, 26, 27, 28, 29]]
     assert windows(History(np.arange(3), 3), longest=5, overlap=3) == []
 
 
@@ -32,14 +32,14 @@ def test_what_is_only_looked_back_on_is_no_target():
 def test_a_window_that_has_less_room_still_learns_every_item(room):
     found = windows(History(np.arange(10), 0), 9, 4, fits=lambda items: min(room, len(items)))
     assert targets(found) == list(range(10))
-    assert all(len(items) <= room for items, _ in found)
+    assert all(len(one.items) <= room for one in found)
 
 
 def test_a_sequence_policy_reads_its_longest_history_and_never_learns_the_first_item(small_data):
     policy = SequencePolicy.create(small_data.items, max_history=6, hidden=8, inner=8)
     found = policy.history_windows(History(np.arange(20), 0))
     assert targets(found) == list(range(1, 20))
-    assert max(len(items) - 1 for items, _ in found) == 6
+    assert max(len(one.items) - 1 for one in found) == 6
     assert policy.history_windows(History(np.arange(1), 0)) == []
 
 

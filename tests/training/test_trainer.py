@@ -233,10 +233,10 @@ def test_a_checkpoint_without_the_objectives_state_is_named(small_data, tmp_path
     for kind, told in (("batch_beta", True), ("s_dpo", False)):  # s_dpo has none to lose
         folder = tmp_path / kind
         aligned(small_data, folder, SECTIONS[kind], **options)
-        for state in folder.rglob("objective_0.json"):
+        for state in folder.rglob("objective_0.pt"):
             state.unlink()
         if told:
-            with pytest.raises(CheckpointError, match=r"lacks objective_0\.json"):
+            with pytest.raises(CheckpointError, match=r"lacks objective_0\.pt"):
                 aligned(small_data, folder, SECTIONS[kind], **options)
         else:
             aligned(small_data, folder, SECTIONS[kind], **options)

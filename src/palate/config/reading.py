@@ -7,7 +7,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from palate.config.sections import AlignConfig, DataConfig, RunConfig
+from palate.config.sections import DataConfig, RunConfig
+from palate.config.training import AlignConfig
 from palate.errors import ConfigError, did_you_mean
 
 

@@ -33,6 +33,8 @@ class Context:
         timestamp: Unix seconds of the first thing held out, or None without a clock.
         candidates: item ids that a prompt with a candidate list shows, in their order.
         text: what was said before the moment, where the log is one of dialogues.
+        times: Unix seconds of each item of the history, or seconds since the user's first where
+            no date is known; None without a clock.
         first_read: place in the history from which on a policy reads it, where one pass reads
             several moments of a history; None for the policy's own choice.
     """
@@ -46,13 +48,21 @@ class Context:
     candidates: Ids | None = None
     text: str | None = None
     first_read: int | None = None
+    times: Ids | None = None
 
 
 class History(NamedTuple):
-    """What one user did, oldest first, of which the items from `first_target` on are learnt."""
+    """What one user did, oldest first, of which the items from `first_target` on are learnt.
+
+    Attributes:
+        items: item ids.
+        first_target: place of the first one to learn.
+        times: seconds of each item, as in a `Context`; None without a clock.
+    """
 
     items: Ids
     first_target: int
+    times: Ids | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ class Interactions:
 
     Attributes:
         items, levels, disliked, timestamps, users: (rows,) columns of `interactions.parquet`.
+        times: (rows,) seconds from which intervals are read: the timestamps, or where no date is
+            known what had elapsed since the user's first interaction; None without a clock.
         turn_starts: (rows,) first row of each row's turn; None for a log without turns.
         first_row: (users + 1,).
         split_starts: split → (users,) first row of it; "end" is the row after the last.
@@ -78,6 +90,7 @@ class Interactions:
     turn_starts: Ids | None = None
     lists: list[Ids] | None = None
     texts: Mapping[int, str] = field(default_factory=dict)
+    times: Ids | None = None
 
     @classmethod
     def from_table(cls, table: pa.Table, n_users: int) -> "Interactions":
@@ -105,6 +118,7 @@ class Interactions:
             first_row=first_row,
             split_starts=starts,
             turn_starts=turn_starts,
+            times=table["elapsed"].to_numpy() if "elapsed" in table.column_names else clock,
         )
 
 
@@ -158,6 +172,7 @@ class ContextSet(Sequence[Context]):
             timestamp=None if log.timestamps is None else int(log.timestamps[row]),
             candidates=log.lists[user] if log.lists and len(log.lists[user]) else None,
             text=log.texts.get(row),
+            times=None if log.times is None else log.times[log.first_row[user] : row],
         )
 
     def __iter__(self) -> Iterator[Context]:
@@ -293,7 +308,11 @@ class Prepared:
             log.first_row, log.split_starts["train"], log.split_starts["validation"], strict=False
         )
         return [
-            History(log.items[start:end], int(first - start))
+            History(
+                log.items[start:end],
+                int(first - start),
+                None if log.times is None else log.times[start:end],
+            )
             for start, first, end in bounds
             if end > first
         ]

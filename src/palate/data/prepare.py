@@ -6,7 +6,7 @@ cluster. Randomness is integer arithmetic that every engine computes alike.
 The prepared folder holds
 
 * `interactions.parquet`: user_id, item_id, position, level, disliked, split and, where known,
-  turn, timestamp and rating; sorted by user and position. Ids are dense, 0-based;
+  turn, timestamp, elapsed and rating; sorted by user and position. Ids are dense, 0-based;
 * `items.parquet` and `users.parquet`: row i is id i; `source_id` is the id in the user's files;
 * where the source has them, `shown.parquet`: items shown and skipped; `lists.parquet`: candidates
   of each user's context; `texts.parquet`: what was said before each turn.
@@ -70,7 +70,7 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     frame = engine.materialise(graded(frame, how, "rating" in columns))
     frame = split_rows(frame, how, seed)
 
-    kept = [name for name in ("turn", "timestamp", "rating") if name in columns]
+    kept = [name for name in ("turn", "timestamp", "elapsed", "rating") if name in columns]
     ids = [nw.col("user_code").alias("user_id"), nw.col("item_code").alias("item_id")]
     named = frame.select(*ids, "position", "level", "disliked", "split", *kept)
     interactions = engine.collect(named.sort("user_id", "position"))

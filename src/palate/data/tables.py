@@ -3,8 +3,10 @@
 """The two tables every source gives: interactions and items.
 
 `interactions`: user_id, item_id and, where known, timestamp (Unix seconds), rating, event,
-position. Row order is the source order, and that of the positions where they are given. An event
-of "skip" says the item was shown and passed over; any other event, or none, says it was consumed.
+position, elapsed. Row order is the source order, and that of the positions where they are given.
+Where no date is known, elapsed are the seconds since the user's first interaction: they tell
+intervals, but neither order the rows nor split them by time. An event of "skip" says the item was
+shown and passed over; any other event, or none, says it was consumed.
 
 `items`: item_id, title and any further columns (description, genres, …).
 

@@ -7,6 +7,17 @@ from typing import Any
 from palate.data.contexts import Prepared
 from palate.errors import ConfigError, did_you_mean
 from palate.negatives.fixed import Fixed, fixed
+from palate.negatives.live import (
+    Hard,
+    InBatch,
+    LiveSampler,
+    SelfPlay,
+    StochasticTopK,
+    hard,
+    in_batch,
+    self_play,
+    stochastic_topk,
+)
 from palate.negatives.popularity import Popularity, popularity
 from palate.negatives.sampler import Mixture, NegativeSampler
 from palate.negatives.static import Observed, Uniform, observed, uniform
@@ -15,11 +26,16 @@ from palate.options import read_options
 __all__ = [
     "SAMPLERS",
     "Fixed",
+    "Hard",
+    "InBatch",
+    "LiveSampler",
     "Mixture",
     "NegativeSampler",
     "Observed",
     "Popularity",
     "SamplerOf",
+    "SelfPlay",
+    "StochasticTopK",
     "Uniform",
     "check_sampler_options",
     "mixture",
@@ -27,13 +43,17 @@ __all__ = [
 ]
 
 # (prepared data, options by keyword) → a sampler
-SamplerOf = Callable[..., NegativeSampler]
+SamplerOf = Callable[..., NegativeSampler | LiveSampler]
 
 SAMPLERS: dict[str, SamplerOf] = {
     "uniform": uniform,
     "popularity": popularity,
     "observed": observed,
     "fixed": fixed,
+    "in_batch": in_batch,
+    "hard": hard,
+    "stochastic_topk": stochastic_topk,
+    "self_play": self_play,
 }
 
 
@@ -68,7 +88,8 @@ def mixture(
             in `SAMPLERS`. Only of samplers in `counts`.
 
     Raises:
-        ConfigError: there is no sampler of a name, or an option is unknown or of a wrong type.
+        ConfigError: there is no sampler of a name, an option is unknown or of a wrong type, or
+            more is wanted than the best `k` hold.
     """
     given, problems, known = dict(options or {}), [], samplers()
     problems += [
@@ -90,6 +111,12 @@ def mixture(
     if problems:
         raise ConfigError(" ".join(problems))
     parts = {name: (known[name](data, **read[name]), count) for name, count in counts.items()}
+    for name, (sampler, count) in parts.items():
+        if isinstance(sampler, StochasticTopK) and count > sampler.k:
+            raise ConfigError(
+                f"align.negatives.{name}: {count} negatives cannot be drawn from the best "
+                f"{sampler.k}. Set align.sampler_options.{name}.k to more, or draw fewer."
+            )
     return Mixture(parts, exclude_history)
 
 

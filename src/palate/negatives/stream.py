@@ -17,6 +17,17 @@ _STEP, _FIRST, _SECOND = int(_GOLDEN), int(_MIX_1), int(_MIX_2)
 _11, _27, _30, _31 = (np.uint64(shift) for shift in (11, 27, 30, 31))
 
 
+def first_state(key: tuple[int, ...]) -> int:
+    """What number 0 of a key is mixed from; number n from this plus n, all modulo 2⁶⁴."""
+    state = 0
+    for number in key:
+        state = (state + _STEP + int(number)) & _WORD
+        state = ((state ^ (state >> 30)) * _FIRST) & _WORD
+        state = ((state ^ (state >> 27)) * _SECOND) & _WORD
+        state ^= state >> 31
+    return (state + _STEP) & _WORD
+
+
 class Stream:
     """The numbers 0, 1, 2, … of a key: `bits(a, b)` is `random_bits(*key, np.arange(a, b))`.
 
@@ -27,13 +38,7 @@ class Stream:
     __slots__ = ("_next",)
 
     def __init__(self, key: tuple[int, ...]) -> None:
-        state = 0
-        for number in key:
-            state = (state + _STEP + int(number)) & _WORD
-            state = ((state ^ (state >> 30)) * _FIRST) & _WORD
-            state = ((state ^ (state >> 27)) * _SECOND) & _WORD
-            state ^= state >> 31
-        self._next = np.uint64((state + _STEP) & _WORD)
+        self._next = np.uint64(first_state(key))
 
     def bits(self, start: int, stop: int) -> NDArray[np.uint64]:
         """64 random bits each for the numbers start … stop − 1."""

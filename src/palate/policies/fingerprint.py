@@ -40,7 +40,8 @@ def fingerprint(policy: Policy, precision: str) -> dict[str, str]:
     items = policy.items
     names = ("source_id", "title")
     columns = [] if items is None else [n for n in names if n in items.column_names]
-    prompts = [getattr(of, name, None) for name in ("prompts", "max_history", "seed", "chat")]
+    reads = ("prompts", "max_history", "seed", "chat", "reads", "made_by")
+    prompts = [getattr(of, name, None) for name in reads]
     return {
         "weights": _weights(policy.model),
         "tokenizer": _tokenizer(getattr(of, "tokenizer", None)),
@@ -53,10 +54,10 @@ def fingerprint(policy: Policy, precision: str) -> dict[str, str]:
 def context_names(policy: Policy, contexts: Sequence[Context], item_ids: Ids) -> Ids:
     """(B,) 64 bits that name all that a policy may read of each context.
 
-    The moment's id (which chooses the template), the items that are read, what was said and the
-    candidates that the source shows are part of it; for moments read in one pass, whose and from
-    where on (which choose the template); for a policy that shows the scored candidates themselves,
-    all of those in their order.
+    The moment's id (which chooses the template), the items that are read and their times, what was
+    said and the candidates that the source shows are part of it; for moments read in one pass,
+    whose and from where on (which choose the template); for a policy that shows the scored
+    candidates themselves, all of those in their order.
 
     Args:
         policy: reads the contexts.
@@ -69,11 +70,13 @@ def context_names(policy: Policy, contexts: Sequence[Context], item_ids: Ids) ->
         shown = context.candidates
         if shown is None and policy.lists_candidates:
             shown = scored[scored != PADDING_ITEM]
-        first = context.first_read
+        first, times = context.first_read, context.times
         moment = [context.context_id] if first is None else [context.user_id, first]
+        since = -longest if first is None else first
         parts = [
             np.asarray(moment, np.int64),
-            np.asarray(context.history[-longest if first is None else first :], np.int64),
+            np.asarray(context.history[since:], np.int64),
+            np.asarray([] if times is None else times[since:], np.int64),
             np.asarray([] if shown is None else shown, np.int64),
         ]
         name = hashlib.blake2b(digest_size=8)

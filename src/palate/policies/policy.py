@@ -138,19 +138,20 @@ def windows(
     """A history cut into windows in which each of its targets is one exactly once.
 
     Args:
-        history: items, and the first one to learn.
+        history: items with their times, and the first one to learn.
         longest: items in a window, at most.
         overlap: items that a later window repeats before its targets, where there is room.
         fits: how many of some items, from the first one on, a window has room for; at least one.
     """
-    items, learnt = history
+    items, learnt, times = history
     begin, found = max(0, learnt - overlap), []
     while learnt < len(items):
         end = begin + fits(items[begin : begin + longest])
         if end <= learnt:
             begin += 1
             continue
-        found.append(History(items[begin:end], learnt - begin))
+        since = None if times is None else times[begin:end]
+        found.append(History(items[begin:end], learnt - begin, since))
         learnt, begin = end, max(begin + 1, end - overlap)
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from palate.config import TrainingOptions
+from palate.config import PoolConfig, TrainingOptions
 from palate.data.contexts import Prepared
 from palate.negatives.sampler import Mixture
 from palate.objectives import CandidateScores
@@ -16,8 +16,17 @@ from palate.objectives.weighted_sum import WeightedSum
 from palate.policies.policy import Policy
 from palate.policies.reference import Cached, Reference
 from palate.training.alignment_logs import alignment_logs
+from palate.training.live_negatives import LiveNegatives, collate_undrawn
 from palate.training.preference_sets import PreferenceSets, asked_in_training, collate_sets
-from palate.training.trainer import Trained, Validation, disable_dropout, planned_steps, train
+from palate.training.scored_pools import ScoredPools
+from palate.training.trainer import (
+    Stateful,
+    Trained,
+    Validation,
+    disable_dropout,
+    planned_steps,
+    train,
+)
 
 
 def align(
@@ -33,6 +42,8 @@ def align(
     seed: int,
     trackers: tuple[str, ...] = ("tensorboard",),
     together: int | None = None,
+    pool: PoolConfig | None = None,
+    stage: str = "align",
 ) -> Trained:
     """Minimise a preference objective over contexts with liked items and drawn negatives.
 
@@ -49,20 +60,33 @@ def align(
         seed: names the order and the draws.
         trackers: what to log to.
         together: moments of one history that a pass reads, at most; None for the policy's own.
+        pool: what negatives that ask the policy are chosen from; None for the default.
+        stage: names the stage in the progress bar, in `train.jsonl` and among checkpoints.
 
     Returns:
         Optimiser steps made and steps between validations.
 
     Raises:
+        ConfigError: the policy cannot be asked for such a pool.
         DataError: no training context gets a negative, or training diverged.
     """
     disable_dropout(policy.model)
     contexts = data.contexts("train")
-    sets = PreferenceSets(contexts, negatives, seed, policy, together).with_negatives()
+    sets = PreferenceSets(contexts, negatives, seed, policy, together).with_negatives(data.n_items)
+    live, collate = None, partial(collate_sets, policy)
+    states: dict[str, Stateful] = {"objective": objective}
+    if negatives.live:
+        collate = collate_undrawn
+        pools = ScoredPools(policy, data, pool or PoolConfig()) if negatives.asks_policy else None
+        live = LiveNegatives(negatives, policy, pools)
+        states |= {} if pools is None else {"pools": pools}
     if isinstance(reference, Cached):
-        _fill(reference, sets, policy, options, seed)
+        _fill(reference, sets, policy, options, seed, live is not None)
 
     def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        seen: dict[str, Tensor] = {}
+        if live is not None:
+            batch, seen = live.completed(batch["undrawn"], batch["step"])
         scored = policy.log_probs(batch, model)
         scores = CandidateScores(
             policy=scored.log_probs,
@@ -76,20 +100,21 @@ def align(
         total = objective.total(parts)
         # stops at the scores: the model is not walked through for it
         (gradient,) = torch.autograd.grad(total.sum(), scored.log_probs, retain_graph=True)
-        return total, alignment_logs(objective, parts, scores, gradient, beta)
+        return total, alignment_logs(objective, parts, scores, gradient, beta) | seen
 
     return train(
-        "align",
+        stage,
         policy,
         losses,
         validation,
         sets,
-        partial(collate_sets, policy),
+        collate,
         options,
         folder,
         seed,
         trackers,
-        objective=objective,
+        states=states,
+        watch_collapse=True,
     )
 
 
@@ -99,11 +124,18 @@ def _fill(
     policy: Policy,
     options: TrainingOptions,
     seed: int,
+    has_live: bool,
 ) -> None:
-    """Let a cached reference compute what training will ask, or its `ahead` first epochs."""
+    """Let a cached reference compute what training will ask, or its `ahead` first epochs.
+
+    Negatives that are drawn live are not known beforehand.
+    """
+    if has_live and policy.lists_candidates:
+        return  # a score depends on all candidates shown
     per_epoch, steps = planned_steps(options, len(sets))
     epochs, further = divmod(steps, per_epoch)
-    is_all = int(os.environ.get("WORLD_SIZE", "1")) == 1  # several processes see other batches
+    # several processes see other batches
+    is_all = int(os.environ.get("WORLD_SIZE", "1")) == 1 and not has_live
     if reference.ahead is not None and (reference.ahead, 0) < (epochs, further):
         epochs, further, is_all = reference.ahead, 0, False
     batches = further * options.accumulate

@@ -30,11 +30,19 @@ to leave the order random."""
 
 @dataclass(frozen=True)
 class PreferenceSet:
-    """A context with its candidates: item ids and levels (K), level 0 for a negative."""
+    """A context with its candidates: item ids and levels (K), level 0 for a negative; `key`
+    names what is drawn for it."""
 
     context: Context
     item_ids: Ids
     levels: Ids
+    key: tuple[int, ...] = ()
+
+    def with_negatives(self, drawn: Ids) -> "PreferenceSet":
+        """The set with further negatives."""
+        item_ids = np.concatenate([self.item_ids, drawn])
+        levels = np.concatenate([self.levels, np.zeros(len(drawn), np.int64)])
+        return replace(self, item_ids=item_ids, levels=levels)
 
 
 class PreferenceSets(Dataset[list[PreferenceSet]]):
@@ -81,23 +89,23 @@ class PreferenceSets(Dataset[list[PreferenceSet]]):
         context = self._contexts[place]
         if self._first_reads is not None:
             context = replace(context, first_read=int(self._first_reads[place]))
-        drawn = self._negatives.draw(context, (self._seed, epoch))
-        if len(drawn) == 0:
-            raise DataError(
-                f"align.negatives: context {context.context_id} of user {context.user_id} got no "
-                "negative. Add a sampler that always has some, such as uniform."
-            )
-        item_ids = np.concatenate([context.positives, drawn])
-        levels = np.concatenate([context.levels, np.zeros(len(drawn), np.int64)])
-        return PreferenceSet(context, item_ids, levels)
+        key = (self._seed, epoch)
+        drawn = self._negatives.draw(context, key)
+        if len(drawn) == 0 and not self._negatives.live:
+            raise no_negative(context)
+        only = PreferenceSet(context, context.positives, context.levels, key)
+        return only.with_negatives(drawn)
 
-    def with_negatives(self) -> "PreferenceSets":
+    def with_negatives(self, n_items: int | None = None) -> "PreferenceSets":
         """Those contexts for which the mixture has a negative.
 
         Warns of how many are left out; raises a DataError where that is all of them.
+
+        Args:
+            n_items: size of the catalogue; live samplers find something as long as there is an
+                item that is not excluded. None: as if there always were one.
         """
-        name = (self._seed, 0)
-        having = [i for i, c in enumerate(self._contexts) if len(self._negatives.draw(c, name)) > 0]
+        having = [i for i, one in enumerate(self._contexts) if self._has_negative(one, n_items)]
         total = len(self._contexts)
         if not having:
             raise DataError(
@@ -113,6 +121,20 @@ class PreferenceSets(Dataset[list[PreferenceSet]]):
             )
         kept = self._contexts.subset(np.asarray(having, np.int64))
         return PreferenceSets(kept, self._negatives, self._seed, self._policy, self._together)
+
+    def _has_negative(self, context: Context, n_items: int | None) -> bool:
+        if not self._negatives.live:
+            return len(self._negatives.draw(context, (self._seed, 0))) > 0
+        excluded = self._negatives.excluded(context)
+        return n_items is None or len(excluded) < n_items or len(np.unique(excluded)) < n_items
+
+
+def no_negative(context: Context) -> DataError:
+    """What to raise for a context without one."""
+    return DataError(
+        f"align.negatives: context {context.context_id} of user {context.user_id} got no "
+        "negative. Add a sampler that always has some, such as uniform."
+    )
 
 
 def passes(contexts: ContextSet, policy: Policy, together: int) -> tuple[Ids, list[Ids]]:
@@ -147,7 +169,7 @@ class Histories(Dataset[History]):
 
     def __init__(self, policy: Policy, histories: Sequence[History]) -> None:
         self._windows = [one for history in histories for one in policy.history_windows(history)]
-        self.sizes = np.array([len(items) for items, _ in self._windows])
+        self.sizes = np.array([len(one.items) for one in self._windows])
 
     def __len__(self) -> int:
         return len(self._windows)

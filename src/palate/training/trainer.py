@@ -5,7 +5,6 @@ ranks held-out items. All else (optimiser, schedule, accumulation, mixed precisi
 resuming, several processes) is the Trainer's.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,7 +20,6 @@ from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from palate.config import TrainingOptions
 from palate.errors import CheckpointError, DataError
-from palate.files import write_json
 from palate.policies.policy import Policy
 from palate.training.callbacks import (
     CollapseWarning,
@@ -38,11 +36,11 @@ Losses = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """(module, batch) → one loss per context, and scalars to log."""
 
 
-class Objective(Protocol):
+class Stateful(Protocol):
     """What may have a state of its own that a checkpoint must carry."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its state, as JSON knows it."""
+        """Its state in plain values and tensors; empty where there is none to carry."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -67,7 +65,7 @@ class RecommenderTrainer(Trainer):
         dataset: examples, fetched by (epoch, index); `sizes` orders them into batches.
         collate: examples → batch with a number of `contexts`.
         arguments: the Trainer's own.
-        objective: whose state belongs to a checkpoint; None for a loss without one.
+        states: name → what has a state that belongs to a checkpoint.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class RecommenderTrainer(Trainer):
         dataset: Any,
         collate: Callable[[Any], dict[str, Any]],
         arguments: TrainingArguments,
-        objective: Objective | None = None,
+        states: Mapping[str, Stateful] | None = None,
     ) -> None:
         super().__init__(
             model=policy.model,
@@ -90,7 +88,7 @@ class RecommenderTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self._losses = losses
         self._validation = validation
-        self._objective = objective
+        self._states = states or {}
         self._sums: dict[str, Tensor] = {}
         self._batches = 0
 
@@ -124,7 +122,7 @@ class RecommenderTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """This batch's share of the mean over the contexts of the step."""
-        losses, logs = self._losses(model, inputs)
+        losses, logs = self._losses(model, {**inputs, "step": self.state.global_step})
         for name, value in logs.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
         self._batches += 1
@@ -146,25 +144,29 @@ class RecommenderTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """The state of the objective stands beside that of the optimiser."""
+        """Other states stand beside that of the optimiser."""
         super()._save_optimizer_and_scheduler(output_dir)
-        if self._objective is not None and (state := self._objective.state_dict()):
-            write_json(state, Path(output_dir) / f"objective_{self.args.process_index}.json")
+        for name, one in self._states.items():
+            if state := one.state_dict():
+                torch.save(state, Path(output_dir) / f"{name}_{self.args.process_index}.pt")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or self._objective is None or not self._objective.state_dict():
+        if checkpoint is None:
             return
-        # of more processes than before, the new ones go on from the first one's state
-        for process in (self.args.process_index, 0):
-            path = Path(checkpoint) / f"objective_{process}.json"
-            if path.is_file():
-                self._objective.load_state_dict(json.loads(path.read_text("utf-8")))
-                return
-        raise CheckpointError(
-            f"{checkpoint} lacks objective_0.json, the objective's running state. Delete the "
-            "folder to go on from an earlier checkpoint, or from the start of the stage."
-        )
+        for name, one in self._states.items():
+            if not one.state_dict():
+                continue
+            # of more processes than before, the new ones go on from the first one's state
+            names = [f"{name}_{process}.pt" for process in (self.args.process_index, 0)]
+            saved = [path for path in map(Path(checkpoint).joinpath, names) if path.is_file()]
+            if not saved:
+                raise CheckpointError(
+                    f"{checkpoint} lacks {names[-1]}, a state that training goes on from. Delete "
+                    "the folder to go on from an earlier checkpoint, or from the start of the "
+                    "stage."
+                )
+            one.load_state_dict(torch.load(saved[0], weights_only=True))
 
     def evaluate(
         self,
@@ -196,7 +198,8 @@ def train(
     trackers: tuple[str, ...] = ("tensorboard",),
     early_stopping: bool = True,
     validate_every: int | None = None,
-    objective: Objective | None = None,
+    states: Mapping[str, Stateful] | None = None,
+    watch_collapse: bool = False,
 ) -> Trained:
     """Train a policy in place and leave it at its best checkpoint.
 
@@ -214,7 +217,8 @@ def train(
         trackers: what else to log to, by the names of the Trainer's `report_to`.
         early_stopping: stop when validation no longer improves; else all steps are made.
         validate_every: steps between validations; by default from `options.evaluations`.
-        objective: of alignment; its state is kept in checkpoints, and its collapse is watched for.
+        states: name → what has a state of its own, which is kept in checkpoints.
+        watch_collapse: whether to validate the policy as it starts and warn of a collapse.
 
     Returns:
         What was done, steps after the best checkpoint included.
@@ -256,13 +260,13 @@ def train(
         run_name=f"{folder.name}-{stage}",
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one device a process; no silent DataParallel
-    trainer = RecommenderTrainer(policy, losses, validation, dataset, collate, arguments, objective)
+    trainer = RecommenderTrainer(policy, losses, validation, dataset, collate, arguments, states)
     bar = ProgressBar(stage, options.metric)
     lines = JsonLines(folder / "train.jsonl", stage)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(bar)
     trainer.add_callback(lines)
-    if objective is not None:
+    if watch_collapse:
         trainer.add_callback(CollapseWarning(options.metric, validation, bar, lines))
     if "tensorboard" in trackers:
         trainer.add_callback(tensorboard(folder / "tensorboard" / stage))

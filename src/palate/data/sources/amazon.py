@@ -5,26 +5,36 @@
 import html
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.data.reading import FileContent, find_file, line_of_row, read_delimited, read_file
+from palate.data.reading import (
+    FileContent,
+    find_file,
+    header_of,
+    line_of_row,
+    read_delimited,
+    read_file,
+)
 from palate.data.tables import SourceTables
 from palate.errors import DataError
 
 SEQUENCES = {"user_id": pa.int64(), "item_ids": pa.string()}
+GAPS = "gap_seconds"
 ITEMS = {"item_id": pa.int64(), "asin": pa.string(), "title": pa.string()}
 ATTRIBUTES = {"attribute_id": pa.int64(), "name": pa.string()}
 IDS = r"^\d+( +\d+)*$"
 
 
 def amazon(path: str | Path) -> SourceTables:
-    """Amazon item sequences, such as Beauty 5-core: order without ratings or times.
+    """Amazon item sequences, such as Beauty 5-core: order and intervals without ratings or dates.
 
     Args:
-        path: a folder with `sequences.tsv` (user_id; item_ids separated by blanks, oldest first),
-            `items.tsv` (item_id, asin, title, attribute_ids) and, if there is one,
-            `attributes.tsv` (attribute_id, name); each may end in .gz.
+        path: a folder with `sequences.tsv` (user_id; item_ids separated by blanks, oldest first;
+            if known, as many gap_seconds since the item before), `items.tsv` (item_id, asin,
+            title, attribute_ids) and, if there is one, `attributes.tsv` (attribute_id, name); each
+            may end in .gz.
 
     Raises:
         DataError: a file or column is missing or damaged, or a sequence is not a list of ids.
@@ -51,11 +61,30 @@ def amazon(path: str | Path) -> SourceTables:
 
 
 def _interactions(file: FileContent) -> pa.Table:
-    table = _table(file, SEQUENCES)
-    _require_ids(file, table["item_ids"], "item_ids")
-    lists = pc.split_pattern_regex(table["item_ids"].combine_chunks(), " +")
+    has_gaps = GAPS in header_of(file.content, file.name, "\t")
+    table = _table(file, SEQUENCES | ({GAPS: pa.string()} if has_gaps else {}))
+    lists = _numbers(file, table["item_ids"], "item_ids")
     users = table["user_id"].combine_chunks().take(pc.list_parent_indices(lists))
-    return pa.table({"user_id": users, "item_id": pc.cast(pc.list_flatten(lists), pa.int64())})
+    columns = {"user_id": users, "item_id": pc.list_flatten(lists)}
+    if has_gaps:
+        gaps = _numbers(file, table[GAPS], GAPS)
+        differs = pc.not_equal(pc.list_value_length(gaps), pc.list_value_length(lists))
+        if (row := pc.index(differs, True).as_py()) >= 0:
+            raise DataError(
+                f"{file.name} line {_line(file, row)}: {GAPS} has {len(gaps[row])} numbers for "
+                f"{len(lists[row])} items. Give one for each, 0 for the first, or take the "
+                "column away."
+            )
+        columns["elapsed"] = _elapsed(gaps)
+    return pa.table(columns)
+
+
+def _elapsed(gaps: pa.ListArray) -> pa.Array:
+    """Seconds since the first of each list of gaps, whose own gap says nothing."""
+    total = np.cumsum(pc.list_flatten(gaps).to_numpy(zero_copy_only=False))
+    lengths = pc.list_value_length(gaps).to_numpy(zero_copy_only=False)
+    first = np.cumsum(lengths) - lengths
+    return pa.array(total - np.repeat(total[first], lengths))
 
 
 def _items(file: FileContent, names: dict[str, str] | None) -> pa.Table:
@@ -73,23 +102,30 @@ def _genres(file: FileContent, attributes: list[str], names: dict[str, str]) -> 
     for row, text in enumerate(attributes):
         unknown = next((one for one in text.split() if one not in names), None)
         if unknown is not None:
-            line = line_of_row(file.content, row, "\t")
             raise DataError(
-                f"{file.name} line {line}: attribute_ids names {unknown!r}, which attributes.tsv "
-                "lacks. Add it there, or take attributes.tsv away to do without genres."
+                f"{file.name} line {_line(file, row)}: attribute_ids names {unknown!r}, which "
+                "attributes.tsv lacks. Add it there, or take attributes.tsv away to do without "
+                "genres."
             )
         genres.append("|".join(names[one] for one in text.split()))
     return genres
 
 
-def _require_ids(file: FileContent, texts: pa.ChunkedArray, column: str) -> None:
+def _numbers(file: FileContent, texts: pa.ChunkedArray, column: str) -> pa.ListArray:
+    """Lists of whole numbers from texts that separate them by blanks."""
     row = pc.index(pc.match_substring_regex(texts, IDS), False).as_py()
     if row >= 0:
         raise DataError(
-            f"{file.name} line {line_of_row(file.content, row, chr(9))}: {column} "
+            f"{file.name} line {_line(file, row)}: {column} "
             f"{texts[row].as_py()[:60]!r} is not a list of whole numbers separated by blanks. Mend "
             "or delete the line."
         )
+    lists = pc.split_pattern_regex(texts.combine_chunks(), " +")
+    return pc.cast(lists, pa.list_(pa.int64()))
+
+
+def _line(file: FileContent, row: int) -> int:
+    return line_of_row(file.content, row, "\t")
 
 
 def _plain(title: str) -> str:

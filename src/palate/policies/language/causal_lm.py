@@ -305,9 +305,9 @@ class LanguagePolicy:
     def collate_histories(self, histories: Sequence[History]) -> Batch:
         """See `Policy.collate_histories`; for prompts that only grow at their end."""
         prompter = self.prompter
-        openings = [prompter.opening(items) for items, _ in histories]
-        titles = [[prompter.title_tokens[item] for item in items] for items, _ in histories]
-        firsts = [first for _, first in histories]
+        openings = [prompter.opening(one.items) for one in histories]
+        titles = [[prompter.title_tokens[item] for item in one.items] for one in histories]
+        firsts = [one.first_target for one in histories]
         batch = layouts.lay_histories(
             openings, titles, firsts, prompter.break_tokens, prompter.end, self.pad
         )

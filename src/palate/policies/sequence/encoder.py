@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from palate.policies.sequence.sparse_experts import SparseFeedForward
+
 
 class CausalEncoder(nn.Module):
     """Item vectors (R, L, d) → what is known after each of them (R, L, d).
@@ -16,43 +18,73 @@ class CausalEncoder(nn.Module):
         hidden: width d.
         layers: number of blocks.
         heads: attention heads; divides `hidden`.
-        inner: width of the feed-forward layers.
+        inner: width of the feed-forward layers, or of each expert in them.
         dropout: share of activations and of attention weights dropped in training.
         max_length: longest input.
+        experts: experts in each feed-forward layer; 0 for a plain one.
+        experts_per_item: how many of them each place uses.
     """
 
     def __init__(
-        self, hidden: int, layers: int, heads: int, inner: int, dropout: float, max_length: int
+        self,
+        hidden: int,
+        layers: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        max_length: int,
+        experts: int = 0,
+        experts_per_item: int = 2,
     ) -> None:
         super().__init__()
         self.positions = nn.Embedding(max_length, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(hidden, heads, inner, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(hidden, heads, inner, dropout, experts, experts_per_item) for _ in range(layers)
+        )
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(R, L, d) → (R, L, d)."""
+    def forward(self, vectors: Tensor, real: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """What is known after each item, and the router logits of each layer with experts.
+
+        Args:
+            vectors: (R, L, d).
+            real: (R, L) which places hold an item, where there are experts.
+
+        Returns:
+            (R, L, d), and (real places, experts) for each such layer.
+        """
         places = torch.arange(vectors.shape[1], device=vectors.device)
         state = self.dropout(self.norm(vectors + self.positions(places)))
+        routed = []
         for block in self.blocks:
-            state = block(state)
-        return state
+            state, logits = block(state, real)
+            if logits is not None:
+                routed.append(logits)
+        return state, routed
 
 
 class Block(nn.Module):
     """Causal self-attention and a feed-forward layer, each added to its input and normalised."""
 
-    def __init__(self, hidden: int, heads: int, inner: int, dropout: float) -> None:
+    def __init__(
+        self, hidden: int, heads: int, inner: int, dropout: float, experts: int, per_item: int
+    ) -> None:
         super().__init__()
         self.attention = CausalAttention(hidden, heads, dropout)
-        self.feed_forward = FeedForward(hidden, inner, dropout)
+        self.feed_forward = (
+            SparseFeedForward(hidden, inner, dropout, experts, per_item)
+            if experts
+            else FeedForward(hidden, inner, dropout)
+        )
         self.attention_norm = nn.LayerNorm(hidden)
         self.feed_forward_norm = nn.LayerNorm(hidden)
 
-    def forward(self, state: Tensor) -> Tensor:
-        """(R, L, d) → (R, L, d)."""
+    def forward(self, state: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(R, L, d) → (R, L, d), and the router's logits where there are experts."""
         state = self.attention_norm(state + self.attention(state))
-        return self.feed_forward_norm(state + self.feed_forward(state))
+        said, logits = self.feed_forward(state, real)
+        return self.feed_forward_norm(state + said), logits
 
 
 class CausalAttention(nn.Module):
@@ -87,6 +119,6 @@ class FeedForward(nn.Module):
         self.outer = nn.Linear(inner, hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, state: Tensor) -> Tensor:
-        """(…, d) → (…, d)."""
-        return self.dropout(self.outer(F.gelu(self.inner(state))))
+    def forward(self, state: Tensor, real: Tensor | None = None) -> tuple[Tensor, None]:
+        """(…, d) → (…, d), and no router's logits; `real` is for layers with experts."""
+        return self.dropout(self.outer(F.gelu(self.inner(state)))), None

@@ -1,6 +1,6 @@
 """A sequence model as a policy: an item is a symbol, and one pass scores the whole catalogue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from palate.data.contexts import Context, History, Ids
-from palate.errors import CheckpointError, DataError
+from palate.errors import CheckpointError, ConfigError
 from palate.files import write_json
+from palate.item_vectors import ItemVectors
 from palate.policies.policy import (
-    PADDING_ITEM,
     Batch,
     Ranking,
     Scored,
@@ -27,7 +27,14 @@ from palate.policies.policy import (
     top_items,
     windows,
 )
-from palate.policies.sequence.model import SequenceConfig, SequenceModel
+from palate.policies.sequence.model import SequenceModel
+from palate.policies.sequence.new_catalogue import on_catalogue, refuse_catalogue
+from palate.policies.sequence.new_model import new_model
+from palate.policies.sequence.places import history_tensors, moments_of, places
+from palate.policies.sequence.sparse_experts import load_counts
+
+WINDOWS_TOGETHER = 64
+"""Histories read at once where nobody says how many."""
 
 
 class SequencePolicy:
@@ -50,6 +57,8 @@ class SequencePolicy:
         self.items: pa.Table | None = items
         self.n_items: int = model.config.n_items
         self.max_history: int = model.config.max_history
+        self._reads_times: bool = model.config.reads_times
+        self._reads_vectors: bool = model.config.streams != ["id"]
         if items.num_rows != self.n_items:
             raise CheckpointError(
                 f"the sequence model scores {self.n_items:,} items, but the catalogue has "
@@ -61,33 +70,27 @@ class SequencePolicy:
         cls,
         items: pa.Table,
         max_history: int = 50,
-        hidden: int = 64,
-        layers: int = 2,
-        heads: int = 2,
-        inner: int = 256,
-        dropout: float = 0.5,
+        *,
+        vectors: Mapping[str, ItemVectors] | None = None,
+        popularity: Ids | None = None,
         seed: int = 0,
+        **shape: Any,
     ) -> "SequencePolicy":
-        """SASRec with random weights; see `SequenceConfig` for the shape.
+        """A policy with random weights: SASRec, unless its shape says more.
 
         Args:
             items: the catalogue.
             max_history: most recent items the model reads.
-            hidden, layers, heads, inner, dropout: shape of the encoder.
-            seed: names the weights.
+            vectors: stream → given vectors of the items, for the streams "text" and "image".
+            popularity: (items,) how often each was consumed, for `sample_by="popularity"`.
+            seed: names the weights and the draws.
+            shape: other fields of `SequenceConfig`, such as hidden=64.
+
+        Raises:
+            ConfigError: the shape is not one, or asks for vectors or popularity that are not given.
+            DataError: what is given does not fit the catalogue.
         """
-        config = SequenceConfig(
-            n_items=items.num_rows,
-            max_history=max_history,
-            hidden=hidden,
-            layers=layers,
-            heads=heads,
-            inner=inner,
-            dropout=dropout,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return cls(SequenceModel(config), items)
+        return cls(new_model(items, max_history, vectors or {}, popularity, seed, shape), items)
 
     @classmethod
     def load(cls, folder: Path) -> "SequencePolicy":
@@ -113,18 +116,36 @@ class SequencePolicy:
     def start_stage(self, stage: Literal["sft", "align"]) -> None:
         """Nothing: all weights train in every stage."""
 
-    def check_catalogue(self, items: pa.Table) -> None:
-        """Raise a CheckpointError unless `items` is the catalogue the policy was trained on."""
+    def knows(self, items: pa.Table) -> bool:
+        """Whether `items` is the catalogue the policy was trained on."""
         own = [] if self.items is None else self.items["source_id"].to_pylist()
-        given = items["source_id"].to_pylist()
-        if own != given:
-            unknown = sorted(set(map(str, given)) - set(map(str, own)))
-            named = f", such as item {unknown[0]}" if unknown else ", in another order"
-            raise CheckpointError(
-                f"the saved sequence policy knows a catalogue of {len(own):,} items, but the data "
-                f"has {len(given):,}{named}. It knows items by their ids alone: train it anew on "
-                "this data."
-            )
+        return own == items["source_id"].to_pylist()
+
+    def check_catalogue(self, items: pa.Table) -> None:
+        """Raise a CheckpointError unless the policy can rank `items`: those it was trained on, or
+        any where it reads vectors of their texts or images."""
+        own = self.items
+        if own is not None and not self.knows(items) and not self._reads_vectors:
+            refuse_catalogue(own, items)
+
+    def on_catalogue(
+        self, items: pa.Table, vectors: Mapping[str, ItemVectors] | None = None
+    ) -> "SequencePolicy":
+        """The same weights over other items, which are ranked by their vectors.
+
+        Args:
+            items: the other catalogue.
+            vectors: stream → its vectors, made as those of training were.
+
+        Raises:
+            CheckpointError: the policy knows items by their ids alone.
+            ConfigError: vectors of a stream are not given.
+            DataError: vectors do not fit the catalogue or the model.
+        """
+        self.check_catalogue(items)
+        model: Any = self.model
+        own = items if self.items is None else self.items
+        return SequencePolicy(on_catalogue(model, own, items, vectors or {}), items)
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +164,7 @@ class SequencePolicy:
     def history_windows(self, history: History) -> list[History]:
         """See `Policy.history_windows`; a window has one item more than is read, the last target,
         and the first item of all is never one."""
-        learnt = History(history.items, max(history.first_target, 1))
+        learnt = history._replace(first_target=max(history.first_target, 1))
         return windows(learnt, self.max_history + 1, self.max_history // 2 + 1)
 
     def collate(self, contexts: Sequence[Context], item_ids: Ids) -> Batch:
@@ -152,21 +173,18 @@ class SequencePolicy:
 
     def log_probs(self, batch: Batch, model: nn.Module | None = None) -> Scored:
         """See `Policy.log_probs`."""
-        logits = self._logits(batch, model)
-        wanted = batch["item_ids"]
-        chosen = logits.gather(1, wanted.clamp(min=0)) - logits.logsumexp(dim=1, keepdim=True)
-        return Scored(chosen.masked_fill(wanted == PADDING_ITEM, 0.0))
+        return Scored(self._run(batch, model, item_ids=batch["item_ids"]))
 
     def collate_histories(self, histories: Sequence[History]) -> Batch:
         """See `Policy.collate_histories`."""
-        firsts = [max(first, 1) for _, first in histories]
+        firsts = [max(history.first_target, 1) for history in histories]
         columns = [
             np.arange(f - 1, len(h.items) - 1) for f, h in zip(firsts, histories, strict=True)
         ]
         rows = np.repeat(np.arange(len(histories)), [len(column) for column in columns])
         targets = np.concatenate([h.items[f:] for f, h in zip(firsts, histories, strict=True)])
         return {
-            "history": torch.from_numpy(_right_padded([items[:-1] for items, _ in histories])),
+            **self._histories([h.items[:-1] for h in histories], [h.times for h in histories]),
             "rows": torch.from_numpy(rows),
             "columns": torch.from_numpy(np.concatenate(columns)),
             "target_ids": torch.from_numpy(targets),
@@ -174,8 +192,10 @@ class SequencePolicy:
         }
 
     def history_losses(self, batch: Batch, model: nn.Module | None = None) -> Tensor:
-        """See `Policy.history_losses`: cross-entropy over the whole catalogue."""
-        return F.cross_entropy(self._logits(batch, model), batch["target_ids"], reduction="none")
+        """See `Policy.history_losses`: cross-entropy over the catalogue; in training over a sample
+        of it where there is one, and with each auxiliary loss of the batch added to every target's.
+        """
+        return self._run(batch, model, target_ids=batch["target_ids"])
 
     def score(self, contexts: Sequence[Context], item_ids: Ids) -> Scored:
         """See `Policy.score`."""
@@ -187,7 +207,7 @@ class SequencePolicy:
     def catalogue_log_probs(self, contexts: Sequence[Context], pool: Ids | None = None) -> Tensor:
         """See `Policy.catalogue_log_probs`."""
         with inference(self.model):
-            logits = self._logits(on_device(self._places(contexts), self.device))
+            logits = self._run(on_device(self._places(contexts), self.device))
             scores = logits.log_softmax(dim=1)
         if pool is None:
             return scores
@@ -197,46 +217,36 @@ class SequencePolicy:
         """See `Policy.rank`."""
         return top_items(self.catalogue_log_probs(contexts), contexts, top)
 
-    def _logits(self, batch: Batch, model: nn.Module | None = None) -> Tensor:
+    def expert_load(self, histories: Sequence[History]) -> NDArray[np.float64]:
+        """(streams, layers, experts) share of the items of some histories that each expert of a
+        sparse feed-forward layer reads; the shares of a layer add up to `experts_per_item`.
+
+        Raises:
+            ConfigError: the model has no such experts.
+        """
+        model: Any = self.model
+        config = model.config
+        if not config.experts:
+            raise ConfigError(
+                "this sequence policy has plain feed-forward layers and no load of experts to "
+                "show. Train one with policy.sequence.experts=8, say."
+            )
+        counts = np.zeros((len(config.streams), config.layers, config.experts))
+        cut = [window for history in histories for window in self.history_windows(history)]
+        for start in range(0, len(cut), WINDOWS_TOGETHER):
+            batch = self.collate_histories(cut[start : start + WINDOWS_TOGETHER])
+            with inference(model):
+                routed = model.read(moments_of(on_device(batch, self.device))).routed
+            found = [load_counts(one, config.experts_per_item).cpu().numpy() for one in routed]
+            counts += np.stack(found).reshape(counts.shape)
+        return counts * config.experts_per_item / counts.sum(axis=2, keepdims=True)
+
+    def _run(self, batch: Batch, model: nn.Module | None = None, **asked: Tensor) -> Tensor:
         run = model or self.model
-        return run(batch["history"], batch["rows"], batch["columns"]).float()
+        return run(**moments_of(batch)._asdict(), **asked).float()
+
+    def _histories(self, histories: Sequence[Ids], times: Sequence[Ids | None]) -> Batch:
+        return history_tensors(histories, times if self._reads_times else None)
 
     def _places(self, contexts: Sequence[Context]) -> Batch:
-        """Histories (R, L), and for each context its row and its column in them.
-
-        A history that begins another one of the batch is not read twice.
-        """
-        windows = [
-            c.history[-self.max_history if c.first_read is None else c.first_read :]
-            for c in contexts
-        ]
-        read: dict[int, tuple[int, Ids]] = {}
-        histories: list[Ids] = []
-        rows = np.zeros(len(contexts), np.int64)
-        for place in sorted(range(len(windows)), key=lambda place: -len(windows[place])):
-            window, user = windows[place], contexts[place].user_id
-            if len(window) == 0:
-                raise DataError(
-                    f"context {contexts[place].context_id} has an empty history; a sequence "
-                    "policy needs at least one item. Recommend popular items to newcomers, or use "
-                    "a language policy."
-                )
-            row, longer = read.get(user, (-1, window))
-            if row < 0 or not np.array_equal(longer[: len(window)], window):
-                row = len(histories)
-                histories.append(window)
-                read[user] = (row, window)
-            rows[place] = row
-        columns = np.array([len(window) - 1 for window in windows])
-        return {
-            "history": torch.from_numpy(_right_padded(histories)),
-            "rows": torch.from_numpy(rows),
-            "columns": torch.from_numpy(columns),
-        }
-
-
-def _right_padded(histories: Sequence[Ids]) -> Ids:
-    padded = np.zeros((len(histories), max(map(len, histories))), np.int64)
-    for row, history in enumerate(histories):
-        padded[row, : len(history)] = history
-    return padded
+        return places(contexts, self.max_history, self._reads_times)
