@@ -8,22 +8,27 @@ from typing import get_args
 from palate.errors import CheckpointError, ConfigError, did_you_mean
 from palate.policies.language.causal_lm import LanguagePolicy
 from palate.policies.language.engine import Engine
+from palate.policies.module_policy import ModulePolicy
 from palate.policies.policy import PADDING_ITEM, Policy, Ranking, Scored
+from palate.policies.policy_factory import load_by_factory, policy_factory
 from palate.policies.sequence.policy import SequencePolicy
 
 __all__ = [
     "PADDING_ITEM",
     "LanguagePolicy",
+    "ModulePolicy",
     "Policy",
     "Ranking",
     "Scored",
     "SequencePolicy",
     "load_policy",
+    "policy_factory",
 ]
 
 KINDS: dict[str, Callable[[Path], Policy]] = {
     "language": LanguagePolicy.load,
     "sequence": SequencePolicy.load,
+    "module": load_by_factory,
 }
 
 
@@ -39,7 +44,7 @@ def load_policy(path: str | Path, engine: Engine | None = None) -> Policy:
     Raises:
         CheckpointError: the folder is missing, incomplete or of an unknown kind.
         ConfigError: the engine is unknown, is "tree" for a model that scores differently in it, or
-            is asked of a sequence policy.
+            is asked of another policy.
     """
     if engine not in (None, *get_args(Engine)):
         raise ConfigError(f"engine='{engine}' is unknown.{did_you_mean(engine, get_args(Engine))}")

@@ -1,0 +1,197 @@
+"""The quality that sides of the sequence benchmark reach: trained once, kept, compared by user."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sequence_worker import Worker
+
+from palate.evaluation.metrics import context_metrics
+from palate.evaluation.significance import bootstrap_interval, paired_difference
+
+METRICS = ("ndcg@10", "hr@10", "ndcg@5", "mrr@5")
+Fits = Mapping[tuple[str, int], Mapping[str, Any]]
+"""(side, seed) → what `fitted` gives."""
+
+
+def fitted(
+    start: Callable[..., Worker],
+    cache: Path,
+    side: str,
+    name: str,
+    seed: int,
+    shape: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A side trained to its best, from the cache if it is there.
+
+    Args:
+        start: starts a side's process.
+        cache: folder of results.
+        side: which process.
+        name: what it is called in the cache; one shape has one name.
+        seed: of weights and order.
+        shape: of the model, where it is not SASRec.
+
+    Returns:
+        curve (seconds since the start and validation NDCG@10 of each epoch), and `users`, `items`,
+        `unmasked` and `masked` ranks on the test.
+    """
+    words = "".join(c if c.isalnum() else "-" for c in name.lower())
+    kept, ranks = (cache / f"{words}-{seed}.{end}" for end in ("json", "npz"))
+    if not kept.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        with start(side, seed=seed, shape=shape, keeps_memory=True) as worker:
+            answer = worker.ask("fit", out=str(ranks))
+            if side == "Palate":
+                answer |= {"parameters": worker.ask("parameters")}
+                answer |= {"evaluate": worker.ask("evaluate")["seconds"]}
+        kept.write_text(json.dumps(answer) + "\n", "utf-8")
+    with np.load(ranks) as arrays:
+        return json.loads(kept.read_text("utf-8")) | {n: arrays[n] for n in arrays.files}
+
+
+def quality_report(found: Fits, seeds: Sequence[int]) -> tuple[dict[str, Any], str]:
+    """Figures, and the tables as Markdown, of RecBole and Palate."""
+    names = ["RecBole", "Palate"]
+    figures, tables = {}, ""
+    for protocol, title in (("unmasked", "seen items allowed"), ("masked", "seen items left out")):
+        per_user = {name: _over_seeds(found, name, seeds, protocol) for name in names}
+        users = found[names[0], seeds[0]]["users"]
+        rows = ""
+        for name in names:
+            cells = [_cell(bootstrap_interval(per_user[name][m], users, 0)) for m in METRICS]
+            rows += f"| {name} | {' | '.join(cells)} |\n"
+        differences = {
+            m: paired_difference(per_user["Palate"][m], per_user["RecBole"][m], users, 0)
+            for m in METRICS
+        }
+        cells = [
+            f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}], p {d['p']:.4f}"
+            for d in differences.values()
+        ]
+        rows += f"| Palate − RecBole | {' | '.join(cells)} |\n"
+        figures[protocol] = {
+            name: {
+                m: [float(v) for v in _by_seed(found, name, seeds, protocol, m)] for m in METRICS
+            }
+            for name in names
+        } | {"difference": differences}
+        head = " | ".join(m.upper() for m in METRICS)
+        tables += f"\n| {title} | {head} |\n|---|{'---:|' * len(METRICS)}\n{rows}"
+    each = "".join(
+        f"| {name} | {seed} | {_best(found[name, seed])} | "
+        + " | ".join(
+            f"{_by_seed(found, name, [seed], protocol, 'ndcg@10')[0]:.4f}"
+            for protocol in ("unmasked", "masked")
+        )
+        + " |\n"
+        for name in names
+        for seed in seeds
+    )
+    ratios = [
+        _time_to_best(found["RecBole", seed])[0] / _time_to_best(found["Palate", seed])[0]
+        for seed in seeds
+    ]
+    figures["seconds_to_best_ratio"] = ratios
+    text = f"""# SASRec's quality, here and in RecBole 1.2.1
+
+Each side trained until validation NDCG@10 (of all users, seen items allowed, after each epoch) has
+not risen for 10 epochs, and tested at its best. Means over seeds {_listed(seeds)} of each user's
+metric, with 95 % intervals by user; p by sign flips.
+{tables}
+| | seed | epochs to the best, of | seconds to the best | test NDCG@10, seen allowed | left out |
+|---|---:|---:|---:|---:|---:|
+{each}
+Time to the best, validations included, RecBole / Palate: {statistics.median(ratios):.2f}
+({min(ratios):.2f}–{max(ratios):.2f}), seed by seed.
+"""
+    return figures, text
+
+
+def sparse_report(
+    found: Fits, seeds: Sequence[int], names: Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    """Figures, and the table as Markdown, of feed-forward layers dense and sparse."""
+    figures: dict[str, Any] = {}
+    rows = ""
+    users = found[names[0], seeds[0]]["users"]
+    for name in names:
+        of = [found[name, seed] for seed in seeds]
+        per_user = _over_seeds(found, name, seeds, "masked")["ndcg@10"]
+        interval = bootstrap_interval(per_user, users, 0)
+        to_best = statistics.median(_time_to_best(one)[0] for one in of)
+        epoch = statistics.median(one["curve"][-1][0] / len(one["curve"]) for one in of)
+        ranking = statistics.median(one["evaluate"] for one in of)
+        size = of[0]["parameters"]
+        figures[name] = {
+            "parameters": size,
+            "epoch": epoch,
+            "to_best": to_best,
+            "ranking": ranking,
+            "ndcg@10": interval,
+        }
+        rows += (
+            f"| {name} | {size['total']:,} | {size['active']:,} | {epoch:.1f} | {to_best:.0f} | "
+            f"{ranking:.2f} | {_cell(interval)} |\n"
+        )
+    text = f"""# Feed-forward layers of SASRec, dense and sparse
+
+Each trained until validation NDCG@10 has not risen for 10 epochs; seeds {_listed(seeds)}.
+Parameters are those besides the item vectors, and those that one place uses. NDCG@10 on the test
+with seen items left out: the mean over seeds, with its 95 % interval by user; seconds are medians
+over seeds.
+
+| | parameters | used | epoch with validation, s | to the best, s | ranking all users, s | NDCG@10 |
+|---|---:|---:|---:|---:|---:|---:|
+{rows}"""
+    return figures, text
+
+
+def _metrics(one: Mapping[str, Any], protocol: str) -> dict[str, NDArray[np.float64]]:
+    ranks = one[protocol]
+    group = np.arange(len(ranks))
+    return context_metrics(group, ranks, np.ones(len(ranks)), len(ranks), (5, 10))
+
+
+def _over_seeds(
+    found: Fits, name: str, seeds: Sequence[int], protocol: str
+) -> dict[str, NDArray[np.float64]]:
+    """Each user's metrics, averaged over the seeds."""
+    every = [_metrics(found[name, seed], protocol) for seed in seeds]
+    first = next(iter(found.values()))
+    for seed in seeds:
+        for what in ("users", "items"):
+            if not np.array_equal(found[name, seed][what], first[what]):
+                raise SystemExit(f"{name}, seed {seed}: its test {what} are not the others'")
+    return {m: np.mean([one[m] for one in every], axis=0) for m in METRICS}
+
+
+def _by_seed(
+    found: Fits, name: str, seeds: Sequence[int], protocol: str, metric: str
+) -> list[float]:
+    return [float(_metrics(found[name, seed], protocol)[metric].mean()) for seed in seeds]
+
+
+def _time_to_best(one: Mapping[str, Any]) -> tuple[float, int]:
+    """Seconds and epochs until the best validation."""
+    scores = [score for _, score in one["curve"]]
+    place = int(np.argmax(scores))
+    return one["curve"][place][0], place + 1
+
+
+def _best(one: Mapping[str, Any]) -> str:
+    seconds, epochs = _time_to_best(one)
+    return f"{epochs} of {len(one['curve'])} | {seconds:.0f}"
+
+
+def _cell(interval: Sequence[float]) -> str:
+    value, low, high = interval
+    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
