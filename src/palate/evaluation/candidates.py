@@ -31,10 +31,9 @@ class Candidates:
     place: Ids
     item_ids: Ids
 
-    def lines_of(self, first: int, last: int) -> slice:
-        """The lists of the contexts first … last − 1."""
-        start, stop = np.searchsorted(self.row, [first, last])
-        return slice(int(start), int(stop))
+    def first_lines(self, n_contexts: int) -> Ids:
+        """(contexts + 1,) the first list of each context, and the number of lists."""
+        return np.searchsorted(self.row, np.arange(n_contexts + 1))
 
 
 def draw_candidates(contexts: ContextSet, n_items: int, size: int, seed: int) -> Candidates:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from palate.data.contexts import Context, ContextSet, Ids
@@ -87,25 +88,31 @@ def rank_catalogue(
         batch_size: contexts scored at once.
         label: what the progress bar says; None for no bar.
     """
-    ranks, lists, listed = [], [], []
+    counts = [len(context.positives) for context in contexts]
+    firsts = np.concatenate([[0], np.cumsum(counts)])
+    ranks, lists = np.zeros(firsts[-1]), [np.empty(0, np.int64)] * len(contexts)
+    listed = np.zeros(0 if candidates is None else len(candidates.row))
+    by_length = np.argsort(contexts.history_lengths, kind="stable")  # like lengths pad little
     for start in steps(len(contexts), batch_size, label):
-        batch = contexts[start : start + batch_size]
+        chosen = by_length[start : start + batch_size]
+        batch = [contexts[int(index)] for index in chosen]
         scores = np.array(scorer(batch), copy=True)
         if candidates is not None:
-            lines = candidates.lines_of(start, start + len(batch))
+            rows, lines = _of_contexts(chosen, candidates.first_lines(len(contexts)))
             shown = candidates.item_ids[lines]
-            of_shown = scores[candidates.row[lines, None] - start, shown]
+            of_shown = scores[rows[:, None], shown]
             of_shown[shown == PADDING_ITEM] = -np.inf
-            listed.append(ranks_of(of_shown, np.arange(len(shown)), candidates.place[lines]))
-        for offset, context in enumerate(batch):
-            if exclude_history:
-                seen = np.setdiff1d(context.history, context.positives)
-                scores[offset, seen] = -np.inf
-        rows = np.repeat(np.arange(len(batch)), [len(c.positives) for c in batch])
-        ranks.append(ranks_of(scores, rows, np.concatenate([c.positives for c in batch])))
-        top = np.argpartition(-scores, min(LIST_LENGTH, scores.shape[1] - 1), axis=1)
-        lists.append(top[:, :LIST_LENGTH])
-    counts = [len(context.positives) for context in contexts]
+            listed[lines] = ranks_of(of_shown, np.arange(len(shown)), candidates.place[lines])
+        if exclude_history:
+            for offset, context in enumerate(batch):
+                own = scores[offset, context.positives]
+                scores[offset, context.history] = -np.inf
+                scores[offset, context.positives] = own
+        rows, places = _of_contexts(chosen, firsts)
+        ranks[places] = ranks_of(scores, rows, np.concatenate([c.positives for c in batch]))
+        top = torch.from_numpy(scores).topk(min(LIST_LENGTH, scores.shape[1]), dim=1).indices
+        for index, best in zip(chosen, top.numpy(), strict=True):
+            lists[index] = best
     result = {
         "catalogue": Ranks(
             group=np.repeat(np.arange(len(contexts)), counts),
@@ -113,12 +120,12 @@ def rank_catalogue(
             user_id=np.repeat([c.user_id for c in contexts], counts),
             item_id=np.concatenate([c.positives for c in contexts]),
             level=np.concatenate([c.levels for c in contexts]),
-            rank=np.concatenate(ranks),
-            lists=np.concatenate(lists),
+            rank=ranks,
+            lists=np.stack(lists),
         )
     }
     if candidates is not None:
-        result["candidates"] = candidate_ranks(contexts, candidates, np.concatenate(listed))
+        result["candidates"] = candidate_ranks(contexts, candidates, listed)
     return result
 
 
@@ -159,6 +166,13 @@ def candidate_ranks(
         level=candidates.level,
         rank=rank,
     )
+
+
+def _of_contexts(chosen: Ids, firsts: Ids) -> tuple[Ids, Ids]:
+    """Which of some contexts each of their lines belongs to, and the lines; context i has the lines
+    firsts[i] … firsts[i + 1] − 1."""
+    lines = [np.arange(firsts[index], firsts[index + 1]) for index in chosen.tolist()]
+    return np.repeat(np.arange(len(chosen)), list(map(len, lines))), np.concatenate(lines)
 
 
 def summarise(
