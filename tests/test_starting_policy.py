@@ -43,6 +43,8 @@ def test_a_saved_policy_goes_on_over_another_catalogue(small_data, tmp_path):
     new_policy(config, small_data.items, vectors_of(small_data.items)).save(tmp_path)
     again = section(base=str(tmp_path))
     assert new_policy(again, small_data.items).n_items == small_data.n_items
+    with pytest.raises(ConfigError, match=r"max_history is 5, but the saved policy .* reads 9"):
+        new_policy(section(base=str(tmp_path), max_history=5), small_data.items)
     fewer = small_data.items.slice(3)
     assert new_policy(again, fewer, vectors_of(fewer)).n_items == small_data.n_items - 3
 
@@ -52,6 +54,10 @@ def test_streams_and_vectors_agree():
     assert section().policy.vectors.text is None
     with pytest.raises(ConfigError, match=r"vectors\.text is set, but sequence\.streams is \['id'"):
         section(vectors={"text": {}})
+    with pytest.raises(
+        ConfigError, match=r"'image'\], but vectors\.image is not set; give the path"
+    ):
+        section(sequence={"streams": ["id", "image"]})
     with pytest.raises(ConfigError, match=r"vectors are for kind=sequence"):
         section(kind="language", vectors={"text": {}})
 

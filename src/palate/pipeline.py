@@ -104,7 +104,7 @@ def go_on(
     if out is not None:
         branch(folder, out, stage)
         folder = out
-    write_config(config, folder)
+    # before the options are written: a run that is killed here has the former ones and less done
     if other_options:  # what was half trained with the former ones is of no use
         for left in folder.glob(f"checkpoints/{stage}*"):  # of alignment, those of all rounds
             shutil.rmtree(left)
@@ -112,6 +112,7 @@ def go_on(
     finished = (folder / "metrics.json").is_file()
     if not is_made and (finished or other_options):
         forget_evaluation(folder)
+    write_config(config, folder)
     data = prepare_stage(config, folder, say)
     return _after_preparing(config, folder, data, device, say, (stage,))
 

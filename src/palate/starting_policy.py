@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from palate.config import RunConfig
 from palate.data.contexts import Ids, Prepared
-from palate.errors import DataWarning
+from palate.errors import ConfigError, DataWarning
 from palate.item_vectors import ItemVectors
 from palate.policies import LanguagePolicy, Policy, SequencePolicy
 from palate.policies.language.adapters import Adapter
@@ -28,6 +28,11 @@ def new_policy(
         vectors: stream → given vectors of the items, for a sequence policy that has such streams.
         popularity: (items,) how often each was consumed in training, for a sequence policy that
             samples its softmax by it.
+
+    Raises:
+        ConfigError: the configuration lacks something, or contradicts the saved policy it names.
+        CheckpointError: the saved policy is not whole, or cannot rank the items.
+        DataError: vectors or popularity do not fit the catalogue.
     """
     chosen = config.policy
     if chosen.kind == "language":
@@ -44,6 +49,11 @@ def new_policy(
         )
     if chosen.base is not None:
         saved = SequencePolicy.load(Path(chosen.base))
+        if chosen.max_history not in (None, saved.max_history):
+            raise ConfigError(
+                f"policy.max_history is {chosen.max_history}, but the saved policy in "
+                f"{chosen.base} reads {saved.max_history} items. Leave max_history out."
+            )
         return saved if saved.knows(items) else saved.on_catalogue(items, vectors)
     return SequencePolicy.create(
         items,

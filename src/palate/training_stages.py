@@ -99,13 +99,13 @@ def align_stage(run: Run) -> None:
         is_last = one.number == options.rounds
         end = run.folder / "aligned" if is_last else _end_of(run, one.stage)
         if not end.is_dir():
-            policy, done = _align_round(run, one, newest)
-            _save(policy, end, done._replace(steps=steps + done.steps) if is_last else done)
+            _align_round(run, one, newest, end, steps if is_last else 0)
         newest = end
         steps += _trained(newest)["steps"]
 
 
-def _align_round(run: Run, one: Round, start: Path) -> tuple[Policy, Trained]:
+def _align_round(run: Run, one: Round, start: Path, end: Path, steps_before: int) -> None:
+    """From the policy in one folder to that in another; the next round holds neither in memory."""
     options = one.options
     policy = _started(run, start, "align")
     held_to = policy
@@ -127,7 +127,7 @@ def _align_round(run: Run, one: Round, start: Path) -> tuple[Policy, Trained]:
         options.pool,
         one.stage,
     )
-    return policy, done
+    _save(policy, end, done._replace(steps=steps_before + done.steps))
 
 
 def _imitate_between(run: Run, one: Round, start: Path) -> Path:

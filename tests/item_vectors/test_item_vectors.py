@@ -18,7 +18,9 @@ ITEMS = catalogue(["red moon", "red harbour", "item 12", "harbour moon"], genres
 
 
 def asked(**vectors):
-    return parse_config({"policy": {"kind": "sequence", "vectors": vectors}}).policy.vectors
+    streams = {"streams": ["id", *vectors]}
+    policy = {"kind": "sequence", "sequence": streams, "vectors": vectors}
+    return parse_config({"policy": policy}).policy.vectors
 
 
 def made(folder, items=ITEMS, **vectors):
@@ -115,6 +117,16 @@ def test_text_vectors_of_a_file_and_of_an_encoder(tmp_path):
     assert said == [f"text vectors: 3 of 4 items, 16 wide, from {encoder} of title; 1 have none"]
     narrow, _ = made(tmp_path, text={"encoder": encoder, "size": 2})
     assert narrow["text"].vectors.shape == (4, 2)
+
+
+def test_vectors_on_axes_of_this_catalogue_alone_say_so(tmp_path):
+    """Fitted to these items (TF-IDF, principal components), they mean nothing beside others."""
+    path = npz(tmp_path, [13, 10, 11], [[3, 4, 1], [0, 2, 5], [1, 0, 0]])
+    for _ in range(2):  # made, then kept
+        assert made(tmp_path, text={})[0]["text"].own_axes
+        assert made(tmp_path, image={"path": path, "size": 2})[0]["image"].own_axes
+        assert not made(tmp_path, image={"path": path})[0]["image"].own_axes
+        assert not made(tmp_path, image={"path": path, "size": 3})[0]["image"].own_axes
 
 
 def test_a_folder_of_images(tmp_path):

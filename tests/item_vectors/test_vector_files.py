@@ -136,6 +136,15 @@ def test_wrong_rows_and_endings(tmp_path):
         read(tmp_path / "a.csv")
 
 
+def test_an_ending_of_another_kind_is_no_traceback(tmp_path):
+    npz(tmp_path, item_id=[10, 11, 12], vector=VECTORS).rename(tmp_path / "b.npy")
+    np.save(tmp_path / "a.npy", np.eye(4))
+    (tmp_path / "a.npy").rename(tmp_path / "b.npz")
+    for kind in ("npy", "npz"):
+        with pytest.raises(DataError, match=rf"b.{kind} is not a whole NumPy .*of another ending"):
+            read(tmp_path / f"b.{kind}")
+
+
 @pytest.mark.parametrize("kind", ["npz", "npy", "parquet"])
 def test_a_file_cut_short_is_no_traceback(tmp_path, kind):
     np.save(tmp_path / "a.npy", np.eye(4))

@@ -63,6 +63,10 @@ class PolicyContract:
         close(scored[:, 0], alone[:, 0])
         close(scored[1:, 2], alone[1:, 1])
 
+    def test_no_candidate_at_all_scores_zero(self, policy, contexts):
+        absent = np.full((2, 3), PADDING_ITEM)
+        assert (policy.score(contexts[:2], absent).log_probs == 0).all()
+
     def test_a_context_scores_alike_in_any_company(self, policy, contexts):
         ids = np.array([[5, 1, 2]] * 4)
         together = policy.score(contexts, ids).log_probs

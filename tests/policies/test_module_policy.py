@@ -17,7 +17,7 @@ from palate.data.contexts import Context
 from palate.errors import CheckpointError, ConfigError, DataError
 from palate.negatives import mixture
 from palate.objectives import OBJECTIVES, CandidateScores
-from palate.policies import ModulePolicy, load_policy
+from palate.policies import ModulePolicy, SequencePolicy, load_policy
 from palate.policies.fingerprint import fingerprint
 from palate.policies.reference import REFERENCES
 from palate.training.align import align
@@ -233,6 +233,12 @@ def test_arguments_that_cannot_be_saved_are_refused_at_once(small_data):
         mean_of_items(small_data.items, width=np.int64(8))
 
 
+def test_a_folder_of_another_policy_is_refused(small_data, tmp_path):
+    SequencePolicy.create(small_data.items, 6, hidden=8, inner=8).save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds a sequence policy.*Use load_policy\("):
+        ModulePolicy.load(tmp_path, MeanOfItems(small_data.n_items))
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "items.parquet"])
 def test_a_cut_checkpoint_is_refused(name, policy, tmp_path):
     policy.save(tmp_path)
@@ -257,6 +263,8 @@ def test_wrong_use_is_said_in_a_sentence(policy, small_data):
     items = small_data.items
     with pytest.raises(ConfigError, match="found 2 for"):
         ModulePolicy(nn.Identity(), items, ids=[1, 2])
+    with pytest.raises(ConfigError, match="none below 0"):
+        ModulePolicy(nn.Identity(), items, ids=-1)
     with pytest.raises(ConfigError, match="found 1 for"):
         ModulePolicy(nn.Identity(), items, ids=[1] * items.num_rows)
     with pytest.raises(ConfigError, match="padding='middle' is unknown"):

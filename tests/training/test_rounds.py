@@ -151,6 +151,22 @@ def test_other_options_forget_the_rounds_that_were_made(tmp_path):
     assert same[0].read_bytes() == same[1].read_bytes()
 
 
+def test_other_options_are_written_when_the_rounds_are_forgotten(tmp_path, monkeypatch):
+    """Killed in between, a run has the options that what is left of it was made with."""
+    folder = tmp_path / "out"
+    run(config(), folder, say=quiet, until="sft")
+    (folder / "checkpoints" / "align_1" / "end").mkdir(parents=True)
+
+    def dies(_path):
+        raise Killed
+
+    monkeypatch.setattr(pipeline.shutil, "rmtree", dies)
+    with pytest.raises(Killed):
+        go_on(folder, "align", ["align.beta=0.5"], say=quiet)
+    monkeypatch.undo()
+    assert "beta: 0.5" not in (folder / "config.yaml").read_text()
+
+
 def test_held_out_positions_are_alignments_alone(tmp_path):
     """Neither other SFT steps nor the same ones see them, so it cannot be changed later."""
     folders = [tmp_path / "all", tmp_path / "part"]

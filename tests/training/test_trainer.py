@@ -8,6 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
+from torch import nn
 
 from conftest import Stop, ever_better
 from palate.chosen_objective import chosen_objective
@@ -332,6 +334,21 @@ def test_batches_hold_every_example_once_in_an_order_named_by_seed_and_epoch():
     assert {epoch for batch in batches for epoch, _ in batch} == {1}
 
 
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_several_processes_lose_no_example(processes):
+    """The short batch comes anywhere among the 13; of the others some are dealt twice at the end."""
+    for epoch in range(12):
+        met = []
+        for process in range(processes):
+            batches = BucketedBatches(np.arange(101) % 13, 8, seed=1)
+            batches.set_epoch(epoch)
+            share = BatchSamplerShard(batches, processes, process)
+            dealt = list(share)
+            assert len(dealt) == len(share)
+            met += [index for batch in dealt for _, index in batch]
+        assert set(met) == set(range(101))
+
+
 def test_reward_logs_by_hand():
     """h = (1, −1, 0), β = 2: rewards 2 | −2, 0; margins 4 and 2, both in order."""
     scores = CandidateScores(
@@ -357,6 +374,25 @@ def test_dropout_is_off_in_alignment():
     disable_dropout(model.train())
     tokens = torch.arange(10)[None]
     assert torch.equal(model(tokens).logits, model(tokens).logits)
+
+
+@pytest.mark.parametrize(
+    ("layer", "dimensions"),
+    [
+        (nn.Dropout(), 3),
+        (nn.Dropout1d(), 3),
+        (nn.Dropout2d(), 4),
+        (nn.Dropout3d(), 5),
+        (nn.AlphaDropout(), 3),
+        (nn.FeatureAlphaDropout(), 4),
+        (nn.GRU(4, 4, num_layers=2, dropout=0.5), 3),
+    ],
+)
+def test_every_kind_of_dropout_is_off_in_alignment(layer, dimensions):
+    disable_dropout(nn.Sequential(layer).train())
+    ones = torch.ones([4] * dimensions)
+    once, again = (layer(ones) for _ in range(2))
+    assert torch.equal(once[0], again[0])
 
 
 def test_prompts_with_candidates_are_trained_target_by_target(small_data, tmp_path):

@@ -108,7 +108,8 @@ class PolicyConfig(Section):
     """Language: history, history_and_candidates, dialogue, prompt (a text as it is), or a file of
     templates."""
     max_history: int | None = Field(default=None, ge=1)
-    """Most recent items that are read. Null: 10 for language, 50 for sequence."""
+    """Most recent items that are read. Null: 10 for language; 50 for sequence, or what a base
+    reads."""
     sequence: SequenceShape = SequenceShape()
     """Shape of a new sequence model."""
     vectors: VectorsConfig = VectorsConfig()
@@ -137,6 +138,11 @@ class PolicyConfig(Section):
                     f"vectors.{name} is set, but sequence.streams is {self.sequence.streams}; add "
                     f"{name} to the streams, or leave the vectors out"
                 )
+        if "image" in self.sequence.streams and self.vectors.image is None:
+            raise ValueError(
+                f"sequence.streams is {self.sequence.streams}, but vectors.image is not set; give "
+                "the path of images or their vectors, or leave image out of the streams"
+            )
         if "text" in self.sequence.streams and self.vectors.text is None:
             self.vectors = VectorsConfig(text=TextVectorsConfig(), image=self.vectors.image)
         return self

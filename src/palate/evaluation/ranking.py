@@ -171,7 +171,8 @@ def candidate_ranks(
 def _of_contexts(chosen: Ids, firsts: Ids) -> tuple[Ids, Ids]:
     """Which of some contexts each of their lines belongs to, and the lines; context i has the lines
     firsts[i] … firsts[i + 1] − 1."""
-    lines = [np.arange(firsts[index], firsts[index + 1]) for index in chosen.tolist()]
+    begins, ends = firsts[chosen].tolist(), firsts[chosen + 1].tolist()
+    lines = [np.arange(begin, end) for begin, end in zip(begins, ends, strict=True)]
     return np.repeat(np.arange(len(chosen)), list(map(len, lines))), np.concatenate(lines)
 
 

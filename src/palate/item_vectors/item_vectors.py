@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,15 @@ class ItemVectors:
         vectors: (items, d) float32, each of length 1; zeros where there is none.
         present: (items,) whether an item has a vector.
         digest: hexadecimal SHA-256 of what made them: texts or files, encoder and options.
+        own_axes: whether the axes were fitted to this catalogue (TF-IDF, principal components), so
+            that vectors of another one lie on others.
     """
 
     name: str
     vectors: NDArray[np.float32]
     present: NDArray[np.bool_]
     digest: str
+    own_axes: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,13 @@ class Recipe:
         origin: what they are made of, in words.
         parts: all that they depend on, as JSON can say it.
         make: gives (items,) rows that have a vector, and the vectors.
+        own_axes: whether what it makes is fitted to the catalogue, even before it is reduced.
     """
 
     origin: str
     parts: dict[str, Any]
     make: Callable[[], Found]
+    own_axes: bool = False
 
 
 def item_vectors(
@@ -102,7 +108,8 @@ def _text_recipe(items: pa.Table, chosen: TextVectorsConfig, device: torch.devic
     encoder = chosen.encoder or "tfidf"
     origin = f"{encoder} of {', '.join(columns)}"
     if encoder == "tfidf":
-        return Recipe(origin, {**parts, "tfidf": True}, lambda: tfidf_vectors(texts, size))
+        parts["tfidf"] = True
+        return Recipe(origin, parts, lambda: tfidf_vectors(texts, size), own_axes=True)
     parts["encoder"] = encoder_digest(encoder, "policy.vectors.text.encoder")
     return Recipe(origin, parts, lambda: encode_texts(texts, encoder, device))
 
@@ -166,26 +173,31 @@ def _made(
     if found is None:
         rows, given = recipe.make()
         vectors, present = settled(rows, given, items.num_rows, recipe.parts["size"])
+        own_axes = recipe.own_axes or prod(given.shape[1:]) != vectors.shape[1]
         if present.any():  # an error is not kept
+            whole = {"vectors": vectors, "present": present, "own_axes": np.array([own_axes])}
             with replacing(kept) as temporary:
-                save_file({"vectors": vectors, "present": present}, temporary)
+                save_file(whole, temporary)
     else:
-        vectors, present = found
+        vectors, present, own_axes = found
     _report(name, vectors, present, recipe.origin, say)
-    return ItemVectors(name, vectors, present, digest)
+    return ItemVectors(name, vectors, present, digest, own_axes)
 
 
-def _read(path: Path, n_items: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-    """Kept vectors; None where there are none, or the file is cut or of another shape."""
+def _read(path: Path, n_items: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], bool] | None:
+    """What is kept: vectors, present and own_axes of `ItemVectors`.
+
+    None where nothing is, or the file is cut or of another shape.
+    """
     if not path.is_file():
         return None
     try:
         kept = load_file(path)
-        vectors, present = kept["vectors"], kept["present"]
+        vectors, present, own_axes = kept["vectors"], kept["present"], bool(kept["own_axes"].any())
     except (SafetensorError, KeyError, OSError):  # made again
         return None
     fits = vectors.ndim == 2 and len(vectors) == n_items and present.shape == (n_items,)
-    return (vectors, present) if fits else None
+    return (vectors, present, own_axes) if fits else None
 
 
 def _report(

@@ -147,7 +147,10 @@ def _matched(
 
 def _load(path: Path) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray) != (path.suffix.lower() == ".npy"):
+            raise ValueError("its content is that of another ending")
+        return loaded
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(path, "NumPy", error) from error
 

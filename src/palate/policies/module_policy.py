@@ -85,10 +85,10 @@ class ModulePolicy:
         different = len(np.unique(self._ids))
         if padding not in ("left", "right"):
             raise ConfigError(f"padding='{padding}' is unknown; expected 'left' or 'right'.")
-        if self._ids.shape != (self.n_items,) or different < self.n_items:
+        if self._ids.shape != (self.n_items,) or different < self.n_items or (self._ids < 0).any():
             raise ConfigError(
                 f"ids: found {different:,} for {self.n_items:,} items. Expected the id of the "
-                "first item, or a different id for each row of the catalogue."
+                "first item, or a different id for each row of the catalogue, none below 0."
             )
         self.model: nn.Module = CatalogueScores(module, torch.from_numpy(self._ids), forward)
 
@@ -285,9 +285,14 @@ class Saved(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path) -> "Saved":
-        """Read a folder; raises a CheckpointError where something is missing or cut."""
+        """Read a folder; raises a CheckpointError where something is missing, cut, or another
+        policy's."""
         try:
             settings = json.loads((folder / SETTINGS).read_text("utf-8"))
+            if (kind := settings.get("kind")) != ModulePolicy.kind:
+                raise CheckpointError(
+                    f"{folder} holds a {kind} policy, not one of a module. Use load_policy('{folder}')."
+                )
             return cls(folder, settings, pq.read_table(folder / ITEMS), load_file(folder / WEIGHTS))
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(

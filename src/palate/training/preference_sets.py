@@ -228,7 +228,10 @@ class BucketedBatches(Sampler[list[Index]]):
         self._sizes = sizes
         self._seed = seed
         self._epoch = 0
-        self.batch_size = batch_size
+        self._batch_size = batch_size
+        # given a size, accelerate deals a short batch to one of several processes at the end alone;
+        # ours may come anywhere, and would be lost with its neighbours
+        self.batch_size = None
         self.drop_last = False
 
     def set_epoch(self, epoch: int) -> None:
@@ -236,16 +239,16 @@ class BucketedBatches(Sampler[list[Index]]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self._sizes) // self.batch_size)
+        return -(-len(self._sizes) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[Index]]:
         index = np.arange(len(self._sizes))
         order = np.argsort(random_bits(self._seed, "order", self._epoch, index))
-        bucket = np.arange(len(order)) // (self.batch_size * BUCKET_BATCHES)
+        bucket = np.arange(len(order)) // (self._batch_size * BUCKET_BATCHES)
         order = order[np.lexsort([self._sizes[order], bucket])]
         batches = [
-            order[start : start + self.batch_size]
-            for start in range(0, len(order), self.batch_size)
+            order[start : start + self._batch_size]
+            for start in range(0, len(order), self._batch_size)
         ]
         shuffled = np.argsort(random_bits(self._seed, "batches", self._epoch, np.arange(len(self))))
         return iter([[(self._epoch, int(i)) for i in batches[b]] for b in shuffled])

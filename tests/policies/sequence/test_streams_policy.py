@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from palate.data.contexts import Context, History
 from palate.errors import CheckpointError, ConfigError, DataError
@@ -246,6 +247,16 @@ def test_saved_and_loaded_it_ranks_alone(tmp_path):
         assert torch.equal(one, other)
 
 
+def test_a_checkpoint_without_some_weights_is_refused(policy, tmp_path):
+    """transformers would give them random values."""
+    policy.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["streams.text.encoder.positions.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks streams\.text\.encoder\.positions\.weight"):
+        load_policy(tmp_path)
+
+
 def test_a_frozen_copy_scores_alike_after_training(policy):
     frozen = Frozen(policy)
     policy.model.train()
@@ -303,6 +314,18 @@ def test_items_that_came_after_training_are_ranked_by_their_vectors(policy):
         policy.on_catalogue(items, VECTORS)
 
 
+def test_vectors_on_axes_of_another_catalogue_are_refused(policy):
+    keep = np.arange(N_ITEMS) != 5
+    later = ITEMS.filter(pa.array(keep))
+    vectors = {
+        name: replace(one, vectors=one.vectors[keep], present=one.present[keep])
+        for name, one in VECTORS.items()
+    }
+    vectors["text"] = replace(vectors["text"], own_axes=True)
+    with pytest.raises(ConfigError, match=r"text vectors .* fitted to this catalogue alone"):
+        policy.on_catalogue(later, vectors)
+
+
 def test_ids_alone_refuse_items_that_came_after_training():
     policy = SequencePolicy.create(ITEMS, **SMALL)
     later = ITEMS.set_column(1, "source_id", pa.array(["new", *ITEMS["source_id"].to_pylist()[1:]]))
@@ -340,6 +363,10 @@ def test_a_cached_reference_tells_times_apart(policy):
         ({"n_items": 8}, "sequence shape: 'n_items' is unknown"),
         ({"streams": ["id", "txt"]}, "sequence stream 'txt' is unknown. Did you mean 'text'?"),
         ({"streams": ["text"]}, "'text' needs text vectors of the items. Set policy.vectors.text"),
+        ({"streams": []}, "sequence shape: streams: list should have at least 1 item"),
+        ({"heads": 3}, "sequence shape: hidden is 64, which 3 heads do not divide"),
+        ({"experts": 1}, "sequence shape: experts_per_item is 2 of 1 experts"),
+        ({"placeholder_weight": 0.1}, "there is neither text nor image to hide"),
         ({"sampled_softmax": 4, "sample_by": "popularity"}, "'popularity' needs how often each"),
     ],
 )
@@ -354,3 +381,6 @@ def test_what_does_not_fit_the_catalogue_is_refused():
         SequencePolicy.create(ITEMS, vectors={"text": given("text", 5, 9)}, streams=["text"])
     with pytest.raises(DataError, match="no column 'genres' with categories"):
         SequencePolicy.create(ITEMS.drop_columns("genres"), category_weight=0.1)
+    by_count = {"sampled_softmax": 4, "sample_by": "popularity"}
+    with pytest.raises(DataError, match=r"popularity: found 39 counts, expected 40"):
+        SequencePolicy.create(ITEMS, popularity=np.arange(39), **by_count)

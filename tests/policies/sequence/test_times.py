@@ -23,6 +23,8 @@ def test_intervals_fall_into_doubling_buckets(gap, bucket):
 
 def test_a_clock_that_runs_back_stands_still():
     assert interval_buckets(np.array([10, 5])).tolist() == [0, 1]
+    days = days_since_first(np.array([10 * 86_400, 0, 86_400, 11 * 86_400]))
+    assert days.tolist() == [0, 0, 0, 1]  # log1p of less than -1 would be NaN
 
 
 def test_no_items_no_intervals():

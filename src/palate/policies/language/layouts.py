@@ -88,6 +88,7 @@ def lay_alone(
             parents = len(prompt) - 1 + np.arange(len(title) + 1)
             scored.add(context, slot, parents, np.append(title, end_token), row=len(rows))
             rows.append(np.concatenate([prompt, title]))
+    rows = rows or [prompts[0]]  # a model reads something
     return {**_right_padded(rows, pad_token), **scored.tensors(len(prompts))}
 
 
@@ -137,11 +138,12 @@ class _Scored:
     """Collects where tokens are read, which tokens, and for which (context, slot)."""
 
     def __init__(self, slots: int) -> None:
+        none = np.empty(0, np.int64)  # of contexts without any candidate nothing is read
         self._slots = slots
-        self._rows: list[Tokens] = []
-        self._columns: list[Tokens] = []
-        self._targets: list[Tokens] = []
-        self._names: list[Tokens] = []
+        self._rows: list[Tokens] = [none]
+        self._columns: list[Tokens] = [none]
+        self._targets: list[Tokens] = [none]
+        self._names: list[Tokens] = [none]
 
     def add(self, context: int, slot: int, columns: Tokens, targets: Tokens, row: int) -> None:
         self._rows.append(np.full(len(targets), row))
@@ -153,7 +155,7 @@ class _Scored:
         """`read_row`, `read_column` (places,): where the head runs; `scored_place`,
         `scored_target` and `scored_slot` (n,): at which of these places which token is read."""
         rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)
-        width = int(columns.max()) + 1
+        width = int(columns.max(initial=0)) + 1
         places, scored_place = np.unique(rows * width + columns, return_inverse=True)
         return {
             "read_row": torch.from_numpy(places // width),

@@ -32,7 +32,8 @@ def on_catalogue(
         vectors: stream → given vectors of the other catalogue.
 
     Raises:
-        ConfigError: vectors of a stream are not given.
+        ConfigError: vectors of a stream are not given, or are on axes that were fitted to the other
+            catalogue alone.
         DataError: vectors are of another number of items, or of another width than the model's.
     """
     config: Any = deepcopy(model.config)
@@ -41,6 +42,12 @@ def on_catalogue(
         raise ConfigError(
             f"the saved sequence policy reads {missing[0]} vectors, which are not given for this "
             f"catalogue. Set policy.vectors.{missing[0]} as it was in training."
+        )
+    if own_axes := [name for name in given if vectors[name].own_axes]:
+        raise ConfigError(
+            f"the {own_axes[0]} vectors are TF-IDF or principal components, fitted to this "
+            "catalogue alone, and mean nothing to a policy trained on another. Train it with "
+            f"policy.vectors.{own_axes[0]} from an encoder or a file, and without a smaller size."
         )
     config.n_items = items.num_rows
     with torch.random.fork_rng(devices=[]):

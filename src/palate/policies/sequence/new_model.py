@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import ValidationError
 
+from palate.config import SequenceShape
 from palate.data.contexts import Ids
 from palate.errors import ConfigError, DataError, did_you_mean
 from palate.item_vectors import ItemVectors
@@ -64,7 +66,12 @@ def new_model(
         set_vectors(model, name, one)
     if config.category_weight:
         model.categories.copy_(torch.from_numpy(categories))
-    if config.sampled_softmax and config.sample_by == "popularity":
+    if config.sampled_softmax and config.sample_by == "popularity" and popularity is not None:
+        if len(popularity) != config.n_items:
+            raise DataError(
+                f"popularity: found {len(popularity):,} counts, expected {config.n_items:,}, one "
+                "for each item of the catalogue."
+            )
         model.proposals = Proposals(config.n_items, config.sampled_softmax, seed, popularity)
     return model
 
@@ -124,6 +131,14 @@ def _check(
     for name in shape.get("streams", ()):
         if name not in STREAMS:
             raise ConfigError(f"sequence stream '{name}' is unknown.{did_you_mean(name, STREAMS)}")
+    try:
+        SequenceShape.model_validate(shape)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "".join(f"{part}: " for part in problem["loc"])
+        found = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"sequence shape: {where}{found[0].lower()}{found[1:]}.") from error
+    for name in shape.get("streams", ()):
         if name != "id" and name not in vectors:
             raise ConfigError(
                 f"policy.sequence.streams: '{name}' needs {name} vectors of the items. Set "

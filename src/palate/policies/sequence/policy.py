@@ -94,16 +94,26 @@ class SequencePolicy:
 
     @classmethod
     def load(cls, folder: Path) -> "SequencePolicy":
-        """A policy from a folder that `save` wrote."""
+        """A policy from a folder that `save` wrote.
+
+        Raises:
+            CheckpointError: the folder holds no whole sequence policy.
+        """
         try:
             items = pq.read_table(folder / "items.parquet")
-            model = SequenceModel.from_pretrained(folder)
+            loaded: Any = SequenceModel.from_pretrained(folder, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # missing, cut, other
             raise CheckpointError(
                 f"{folder} holds no whole policy ({str(error).splitlines()[0]}). Expected "
                 "palate.json, items.parquet, config.json and model.safetensors; train or copy it "
                 "again."
             ) from error
+        model, found = loaded
+        if missing := sorted(found["missing_keys"]):  # transformers makes them up
+            raise CheckpointError(
+                f"{folder} lacks {missing[0]} and {len(missing) - 1:,} more weights of a sequence "
+                "policy. Give the folder of a whole one, or train it again."
+            )
         return cls(model, items)
 
     def save(self, folder: Path) -> None:
@@ -139,7 +149,7 @@ class SequencePolicy:
 
         Raises:
             CheckpointError: the policy knows items by their ids alone.
-            ConfigError: vectors of a stream are not given.
+            ConfigError: vectors of a stream are not given, or mean nothing in another catalogue.
             DataError: vectors do not fit the catalogue or the model.
         """
         self.check_catalogue(items)

@@ -26,8 +26,11 @@ def interval_buckets(times: Ids) -> Ids:
 
 
 def days_since_first(times: Ids) -> NDArray[np.float32]:
-    """(L,) Unix seconds → days since the first item that is read, which float32 can tell apart."""
-    return ((times - times[:1]) / DAY).astype(np.float32)
+    """(L,) Unix seconds → days since the first item that is read, which float32 can tell apart.
+
+    Times before that of the first item count as its own.
+    """
+    return (np.maximum(times - times[:1], 0) / DAY).astype(np.float32)
 
 
 class TimeVectors(nn.Module):
