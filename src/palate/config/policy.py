@@ -73,6 +73,11 @@ class SequenceShape(Section):
                 f"placeholder_weight is {self.placeholder_weight}, but there is neither text nor "
                 "image to hide; add one to streams, or set placeholder_weight to 0"
             )
+        if self.absolute_time and not (self.time_experts or self.placeholder_weight):
+            raise ValueError(
+                "absolute_time is set, but nothing reads times; set time_experts, or absolute_time "
+                "to false"
+            )
         if 0 < self.experts < self.experts_per_item:
             raise ValueError(
                 f"experts_per_item is {self.experts_per_item} of {self.experts} experts; choose "

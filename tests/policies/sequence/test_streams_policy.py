@@ -88,7 +88,7 @@ def test_with_the_ids_alone_nothing_has_changed():
 
 def test_a_score_is_the_sum_over_streams(policy):
     """Each stream alone, with the experts taken out of the way, gives its part."""
-    policy = stirred(make(interaction_experts=0, time_experts=0))
+    policy = stirred(make(interaction_experts=0, time_experts=0, absolute_time=False))
     contexts = [context([4, 9, 2]), context([7, 3])]
     joint = policy.catalogue_log_probs(contexts)
     alone = []
@@ -314,6 +314,19 @@ def test_items_that_came_after_training_are_ranked_by_their_vectors(policy):
         policy.on_catalogue(items, VECTORS)
 
 
+def test_known_items_are_known_whether_their_ids_are_numbers_or_text():
+    """A source's ids are numbers until one of them is text: a later "x9" makes all of them text."""
+    numbered = ITEMS.set_column(1, "source_id", pa.array(range(N_ITEMS)))
+    policy = stirred(SequencePolicy.create(numbered, vectors=VECTORS, **SMALL, **ALL))
+    as_text = [str(i) for i in range(N_ITEMS)]
+    assert policy.knows(ITEMS.set_column(1, "source_id", pa.array(as_text)))
+    later = ITEMS.set_column(1, "source_id", pa.array([*as_text[:-1], "x9"]))
+    other = policy.on_catalogue(later, VECTORS)
+    before, after = (one.model.streams["id"].vectors.weight for one in (policy, other))
+    assert torch.equal(after[:-1], before[:-1])
+    torch.testing.assert_close(after[-1], before.mean(dim=0))
+
+
 def test_vectors_on_axes_of_another_catalogue_are_refused(policy):
     keep = np.arange(N_ITEMS) != 5
     later = ITEMS.filter(pa.array(keep))
@@ -365,6 +378,7 @@ def test_a_cached_reference_tells_times_apart(policy):
         ({"streams": ["text"]}, "'text' needs text vectors of the items. Set policy.vectors.text"),
         ({"streams": []}, "sequence shape: streams: list should have at least 1 item"),
         ({"heads": 3}, "sequence shape: hidden is 64, which 3 heads do not divide"),
+        ({"absolute_time": True}, "sequence shape: absolute_time is set, but nothing reads times"),
         ({"experts": 1}, "sequence shape: experts_per_item is 2 of 1 experts"),
         ({"placeholder_weight": 0.1}, "there is neither text nor image to hide"),
         ({"sampled_softmax": 4, "sample_by": "popularity"}, "'popularity' needs how often each"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from palate.errors import CheckpointError, ConfigError
 from palate.item_vectors import ItemVectors
+from palate.item_vectors.vector_files import source_ids
 from palate.policies.sequence.model import SequenceModel
 from palate.policies.sequence.new_model import set_vectors
 
@@ -86,8 +87,8 @@ def refuse_catalogue(own: pa.Table, items: pa.Table) -> NoReturn:
 
 def _rows(own: pa.Table, items: pa.Table) -> list[int]:
     """For each item the row it has in the model's own catalogue, −1 for a new one."""
-    row_of = {source_id: row for row, source_id in enumerate(own["source_id"].to_pylist())}
-    return [row_of.get(source_id, UNKNOWN_ITEM) for source_id in items["source_id"].to_pylist()]
+    row_of = {source_id: row for row, source_id in enumerate(source_ids(own).to_pylist())}
+    return [row_of.get(source_id, UNKNOWN_ITEM) for source_id in source_ids(items).to_pylist()]
 
 
 def _of_new_items(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from palate.data.contexts import Context, History, Ids
 from palate.errors import CheckpointError, ConfigError
 from palate.files import write_json
 from palate.item_vectors import ItemVectors
+from palate.item_vectors.vector_files import source_ids
 from palate.policies.policy import (
     Batch,
     Ranking,
@@ -128,8 +129,8 @@ class SequencePolicy:
 
     def knows(self, items: pa.Table) -> bool:
         """Whether `items` is the catalogue the policy was trained on."""
-        own = [] if self.items is None else self.items["source_id"].to_pylist()
-        return own == items["source_id"].to_pylist()
+        own = self.items
+        return own is not None and source_ids(own).to_pylist() == source_ids(items).to_pylist()
 
     def check_catalogue(self, items: pa.Table) -> None:
         """Raise a CheckpointError unless the policy can rank `items`: those it was trained on, or
@@ -155,7 +156,8 @@ class SequencePolicy:
         self.check_catalogue(items)
         model: Any = self.model
         own = items if self.items is None else self.items
-        return SequencePolicy(on_catalogue(model, own, items, vectors or {}), items)
+        moved = on_catalogue(model, own, items, vectors or {})
+        return SequencePolicy(moved.to(self.device), items)
 
     @property
     def device(self) -> torch.device:
