@@ -336,7 +336,7 @@ def test_batches_hold_every_example_once_in_an_order_named_by_seed_and_epoch():
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_several_processes_lose_no_example(processes):
-    """The short batch comes anywhere among the 13; of the others some are dealt twice at the end."""
+    """The short batch comes anywhere among the 13; some are dealt twice at the end."""
     for epoch in range(12):
         met = []
         for process in range(processes):
@@ -392,7 +392,9 @@ def test_every_kind_of_dropout_is_off_in_alignment(layer, dimensions):
     disable_dropout(nn.Sequential(layer).train())
     ones = torch.ones([4] * dimensions)
     once, again = (layer(ones) for _ in range(2))
-    assert torch.equal(once[0], again[0])
+    if isinstance(layer, nn.GRU):
+        once, again = once[0], again[0]
+    assert torch.equal(once, again)
 
 
 def test_prompts_with_candidates_are_trained_target_by_target(small_data, tmp_path):

@@ -291,7 +291,8 @@ class Saved(NamedTuple):
             settings = json.loads((folder / SETTINGS).read_text("utf-8"))
             if (kind := settings.get("kind")) != ModulePolicy.kind:
                 raise CheckpointError(
-                    f"{folder} holds a {kind} policy, not one of a module. Use load_policy('{folder}')."
+                    f"{folder} holds a {kind} policy, not one of a module. Use "
+                    f"load_policy('{folder}')."
                 )
             return cls(folder, settings, pq.read_table(folder / ITEMS), load_file(folder / WEIGHTS))
         except (OSError, ValueError, SafetensorError) as error:

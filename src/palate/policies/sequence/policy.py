@@ -156,7 +156,7 @@ class SequencePolicy:
         self.check_catalogue(items)
         model: Any = self.model
         own = items if self.items is None else self.items
-        moved = on_catalogue(model, own, items, vectors or {})
+        moved: Any = on_catalogue(model, own, items, vectors or {})
         return SequencePolicy(moved.to(self.device), items)
 
     @property
