@@ -15,7 +15,7 @@ from palate.policies.language.from_scratch import SIZES
 from palate.policies.language.prompts import CANDIDATES, DIALOGUE, read_templates
 from palate.policies.language.weights import check_quantizable, check_quantization
 from palate.policies.reference import check_reference
-from palate.training.scored_pools import check_pool
+from palate.training.scored_pools import check_pool, check_pool_size
 
 
 def check_environment(config: RunConfig, starts_anew: bool = True) -> torch.device:
@@ -78,6 +78,7 @@ def check_data(config: RunConfig, data: Prepared, starts_anew: bool = True) -> N
         reads = starts_anew and config.policy.kind == "language"
         shows = reads and CANDIDATES in read_templates(config.policy.prompts)[1][0].pieces
         check_pool(options.pool, config.policy.kind, shows, data.lists is not None)
+        check_pool_size(options.pool, config.policy.kind, negatives.chooses_among)
     if config.policy.kind == "sequence":
         if data.has_texts:
             raise ConfigError(

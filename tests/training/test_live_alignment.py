@@ -12,7 +12,8 @@ import torch
 
 from conftest import Stop, ever_better
 from palate.chosen_objective import chosen_objective
-from palate.config import AlignConfig, PoolConfig, TrainingOptions
+from palate.config import AlignConfig, PoolConfig, TrainingOptions, parse_config
+from palate.environment import check_data
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.negatives import mixture
 from palate.policies import LanguagePolicy, SequencePolicy
@@ -237,3 +238,14 @@ def test_contexts_whose_history_is_the_catalogue_are_left_out(small_data):
     live = LiveNegatives(mixture({"hard": 2}, small_data), policy, pools)
     with pytest.raises(DataError, match="got no negative"):
         live.completed(Undrawn([one]), 0)
+
+
+def test_a_candidate_set_has_room_for_what_samplers_choose_among(small_data):
+    def check(**align):
+        check_data(parse_config({"align": align}), small_data)
+
+    check(negatives={"hard": 5, "uniform": 9}, pool={"size": 5})
+    with pytest.raises(ConfigError, match=r"size is 9, but the samplers choose among 10 items"):
+        check(negatives={"hard": 5, "self_play": 5}, pool={"size": 9})
+    with pytest.raises(ConfigError, match=r"size is 40, .* 50 items .* align\.pool\.size=100"):
+        check(negatives={"stochastic_topk": 1}, pool={"size": 40})

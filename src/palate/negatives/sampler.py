@@ -75,6 +75,13 @@ class Mixture:
         """Whether a sampler needs the policy's scores."""
         return any(sampler.asks_policy for _, sampler, _ in self.live)
 
+    @property
+    def chooses_among(self) -> int:
+        """Scored items that the samplers which ask the policy need for a context."""
+        asking = [(sampler, count) for _, sampler, count in self.live if sampler.asks_policy]
+        counts = [count for _, count in asking]
+        return max([sum(counts), *(getattr(sampler, "k", 0) for sampler, _ in asking)])
+
     def excluded(self, context: Context) -> Ids:
         """Items that no sampler may draw: positives and, by default, the history."""
         if not self.exclude_history:

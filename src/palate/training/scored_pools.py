@@ -197,3 +197,12 @@ def check_pool(
             "scores before these are drawn. Use --set policy.prompts=history, or samplers that do "
             "not ask it: uniform, popularity, observed, fixed, in_batch."
         )
+
+
+def check_pool_size(options: PoolConfig, policy_kind: str, needed: int) -> None:
+    """Raise a ConfigError where candidate sets are smaller than what samplers choose among."""
+    if pool_kind(options, policy_kind) != "catalogue" and options.size < needed:
+        raise ConfigError(
+            f"align.pool.size is {options.size}, but the samplers choose among {needed} items of a "
+            f"candidate set. Use --set align.pool.size={2 * needed}, or a smaller k or count."
+        )
