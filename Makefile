@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/palate run examples/demo.yaml --out $(OUT) --overwrite $(DEMO_FLAGS)
 
 test: .venv/installed
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
