@@ -1,5 +1,6 @@
 # make demo    the main job on simulated data, in minutes
 # make test    the test suite
+# make test-browser   the report in a real browser (Debian: installs chromium, as root)
 # make check   what CI checks besides the tests: format, lint, types
 # make clean   remove what these made
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
 
-.PHONY: demo test check clean
+.PHONY: demo test test-browser check clean
 
 demo: .venv/installed
 	$(BIN)/palate run examples/demo.yaml --out $(OUT) --overwrite $(DEMO_FLAGS)
@@ -15,13 +16,18 @@ demo: .venv/installed
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
+test-browser: .venv/installed-browser
+	@command -v chromium >/dev/null || (apt-get update --quiet=2 && apt-get install --quiet=2 --yes chromium) || \
+	  { echo "The browser tests drive chromium. Install it (Debian: apt-get install chromium, as root)."; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
+
 check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv runs sweeps build dist .pytest_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,4 +35,8 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/installed-browser: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	@touch $@

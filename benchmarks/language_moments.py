@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from measuring import conditions, flags, in_turn, keep_freed_memory, publish
 
-from palate.data.contexts import Context, Ids, Prepared
+from palate.data.contexts import Context, Ids
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.sources.movielens import movielens
 from palate.negatives import mixture
 from palate.objectives import CandidateScores, s_dpo

@@ -27,8 +27,9 @@ import torch
 from measuring import conditions, flags, in_turn, publish
 from transformers import DynamicCache
 
-from palate.data.contexts import Context, History, Prepared
+from palate.data.contexts import Context, History
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.sources.movielens import movielens
 from palate.policies import LanguagePolicy
 from palate.policies.language import layouts

@@ -19,8 +19,8 @@ import torch
 from measuring import conditions, flags, in_turn, publish
 from torch import Tensor
 
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.data.tables import SourceTables
 from palate.negatives import mixture

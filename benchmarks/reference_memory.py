@@ -57,8 +57,8 @@ def measure(name: str) -> dict[str, float]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from palate.config import TrainingOptions
-    from palate.data.contexts import Prepared
     from palate.data.prepare import Preparation, prepare
+    from palate.data.prepared import Prepared
     from palate.data.simulator import Simulation
     from palate.data.tables import SourceTables
     from palate.negatives import mixture

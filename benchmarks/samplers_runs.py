@@ -14,8 +14,9 @@ from samplers_watched import Watched
 
 from palate.chosen_objective import chosen_objective
 from palate.config import AlignConfig, SFTConfig
-from palate.data.contexts import ContextSet, Prepared, sample_contexts
+from palate.data.contexts import ContextSet
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared, sample_contexts
 from palate.data.simulator import Simulation
 from palate.data.sources import load as load_source
 from palate.evaluation.false_negatives import Known, LikedLater, WouldLike

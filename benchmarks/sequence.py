@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE / "sequence")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args()
+    given.cache = given.cache.resolve()
     if given.stage == "scaling":
         figures = scaling(given.quick)
         text, name = scaling_report(figures), "sequence_scaling"

@@ -6,8 +6,8 @@ import venv
 from dataclasses import replace
 from pathlib import Path
 
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.sources.amazon import amazon
 
 CACHE = Path("~/.cache/palate/benchmarks").expanduser()

@@ -14,7 +14,8 @@ import torch
 from sequence_worker import serve
 
 from palate.config import TrainingOptions
-from palate.data.contexts import ContextSet, History, Prepared
+from palate.data.contexts import ContextSet, History
+from palate.data.prepared import Prepared
 from palate.evaluation.metrics import context_metrics
 from palate.evaluation.ranking import Ranks, rank_catalogue
 from palate.evaluation.stages import catalogue_scorer

@@ -4,6 +4,7 @@ It trains and evaluates by RecBole's own trainer. What is added reads the rank o
 out of RecBole's scores, to the same definition as ours.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,6 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
 from sequence_worker import serve
 
-# It saves whole configurations; torch has refused to load such by default since 2.6
-_load = torch.load
-torch.load = lambda *args, **options: _load(*args, **{"weights_only": False, **options})
-
 
 def make(given: dict[str, Any]) -> dict[str, Callable[..., Any]]:
     """A dataset, SASRec and RecBole's trainer.
@@ -29,6 +26,7 @@ def make(given: dict[str, Any]) -> dict[str, Callable[..., Any]]:
             what else to set.
     """
     folder = Path(given["data"])
+    os.chdir(folder.parent)  # RecBole leaves its logs where it runs
     config = Config(
         model="SASRec",
         dataset=folder.name,
@@ -79,24 +77,52 @@ def make(given: dict[str, Any]) -> dict[str, Callable[..., Any]]:
         return {"metrics": dict(trainer.evaluate(test, load_best_model=False))}
 
     def fit(out: str) -> dict[str, Any]:
-        curve: list[tuple[float, float]] = []
-        began = time.perf_counter()
-        best, _ = trainer.fit(
-            training,
-            validation,
-            callback_fn=lambda _, score: curve.append((time.perf_counter() - began, float(score))),
-        )
-        metrics = dict(trainer.evaluate(test))
-        found = ranks(trainer.model, dataset, test, folder / f"{folder.name}.inter")
+        curve, best = fitted(trainer, training, validation, Path(f"{out}.unfinished.pt"))
+        model.load_state_dict(best)
+        metrics = dict(trainer.evaluate(test, load_best_model=False))
+        found = ranks(model, dataset, test, folder / f"{folder.name}.inter")
         np.savez(out, **found)
-        return {
-            "curve": curve,
-            "best": float(best),
-            "metrics": metrics,
-            "checkpoint": trainer.saved_model_file,
-        }
+        return {"curve": curve, "best": max(score for _, score in curve), "metrics": metrics}
 
     return {"epoch": epoch, "evaluate": evaluate, "fit": fit}
+
+
+def fitted(
+    trainer: Any, training: Any, validation: Any, kept: Path
+) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
+    """Train until RecBole stops; after each epoch what training goes on from is kept in a file.
+
+    RecBole's own checkpoints hold whole configurations, which torch rightly refuses to load.
+
+    Returns:
+        (seconds, validation score) of each epoch, and the weights of the best.
+    """
+    curve: list[list[float]] = []
+    best: dict[str, torch.Tensor] = {}
+    if kept.is_file():
+        state = torch.load(kept, weights_only=True)
+        curve, best = state["curve"], state["best"]
+        trainer.model.load_state_dict(state["model"])
+        trainer.optimizer.load_state_dict(state["optimiser"])
+        trainer.start_epoch = len(curve)
+        trainer.best_valid_score = max(score for _, score in curve)
+        trainer.cur_step = [score for _, score in reversed(curve)].index(trainer.best_valid_score)
+        torch.set_rng_state(state["random"])
+    began = time.perf_counter() - (curve[-1][0] if curve else 0.0)
+
+    def after_epoch(_: int, score: float) -> None:
+        weights = trainer.model.state_dict()
+        if all(score >= former for _, former in curve):
+            best.update({name: one.clone() for name, one in weights.items()})
+        curve.append([time.perf_counter() - began, float(score)])
+        state = {"model": weights, "optimiser": trainer.optimizer.state_dict()}
+        state |= {"curve": curve, "best": best, "random": torch.get_rng_state()}
+        torch.save(state, kept.with_suffix(".part"))
+        kept.with_suffix(".part").replace(kept)
+
+    trainer.fit(training, validation, saved=False, callback_fn=after_epoch)
+    kept.unlink()
+    return curve, best
 
 
 def ranks(model: Any, dataset: Any, test: Any, log: Path) -> dict[str, np.ndarray]:

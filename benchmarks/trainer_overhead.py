@@ -19,8 +19,8 @@ import torch
 from measuring import conditions, flags, publish
 
 from palate.config import TrainingOptions
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.data.tables import SourceTables
 from palate.policies import SequencePolicy

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.data.tables import SourceTables
 from palate.policies import LanguagePolicy

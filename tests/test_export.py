@@ -9,8 +9,8 @@ import pytest
 
 from conftest import log
 from palate.config import load_config, parse_config
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.sources.preferences import preferences
 from palate.errors import ConfigError, DataError, DataWarning
 from palate.negatives import mixture

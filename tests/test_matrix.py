@@ -1,6 +1,6 @@
 """Every objective with every policy, every sampler and every reference: one step of alignment."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from palate.config import PoolConfig
-from palate.data.contexts import Prepared
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError
+from palate.item_vectors import ItemVectors
 from palate.negatives import SAMPLERS, mixture
 from palate.objectives import OBJECTIVES, CandidateScores, DynamicPO
 from palate.objectives.batch_beta import BatchBeta
@@ -22,20 +23,41 @@ from palate.training.live_negatives import LiveNegatives, Undrawn
 from palate.training.preference_sets import PreferenceSets, collate_sets
 from palate.training.scored_pools import ScoredPools
 from palate.training.trainer import disable_dropout
+from policies.small_modules import mean_of_items
+
+
+def sequence(items, **shape):
+    return SequencePolicy.create(items, 8, hidden=16, inner=16, seed=1, **shape)
+
+
+def two_streams(items, **shape):
+    vectors = np.random.default_rng(1).normal(size=(items.num_rows, 5)).astype(np.float32)
+    present = np.arange(items.num_rows) != 3
+    text = ItemVectors("text", np.where(present[:, None], vectors, 0), present, "digest")
+    return sequence(items, streams=["id", "text"], vectors={"text": text}, **shape)
+
 
 POLICIES = {
     "language": lambda items: LanguagePolicy.create("tiny", items, "history", 4, seed=1),
     "language with an adapter": lambda items: LanguagePolicy.create(
         "tiny", items, "history", 4, seed=1, adapter=Adapter(rank=2)
     ),
-    "sequence": lambda items: SequencePolicy.create(items, 8, hidden=16, inner=16, seed=1),
+    "sequence": sequence,
+    "id and text": lambda items: two_streams(items, interaction_experts=2),
+    "time-aware": lambda items: two_streams(items, time_experts=2, absolute_time=True),
+    "sparse experts": lambda items: sequence(items, experts=4),
+    "module": mean_of_items,
 }
 ALIGNED_BY = {
     **{name: partial(objective, beta=0.5) for name, objective in OBJECTIVES.items()},
     **{f"dynamicpo {name}": DynamicPO(name, 0.5) for name in ("dmpo", "mult_dpo")},
     "batch beta": BatchBeta(beta=0.5),
 }
-MAKES_NO_SENSE = {("language", "adapter_off"), ("sequence", "adapter_off")}
+HELD_TO = [
+    (policy, reference)
+    for policy, reference in product(POLICIES, REFERENCES)
+    if reference != "adapter_off" or "adapter" in policy
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,35 +81,37 @@ def made(listed_data):
         policies[name] = create(listed_data.items)
         policies[name].start_stage("align")
         disable_dropout(policies[name].model)
-        for reference in REFERENCES:
-            if (name, reference) not in MAKES_NO_SENSE:
-                references[name, reference] = REFERENCES[reference](policies[name])
+    for name, reference in HELD_TO:
+        references[name, reference] = REFERENCES[reference](policies[name])
     return policies, references
 
 
 @pytest.fixture(scope="module")
-def drawn(listed_data):
-    """For each sampler its mixture, and two users' training contexts with their negatives, or
-    without them where they are drawn live."""
-    examples = {}
-    for name in SAMPLERS:
-        negatives = mixture({name: 3}, listed_data, exclude_history=False)
+def batch_of(listed_data, made):
+    """(sampler, policy) → two users' training contexts with their negatives, drawn once."""
+
+    @cache
+    def drawn(sampler):
+        negatives = mixture({sampler: 3}, listed_data, exclude_history=False)
         sets = PreferenceSets(listed_data.contexts("train"), negatives, seed=0)
         having = [
             i
             for i in range(len(sets))
             if negatives.live or all(_draws(negatives, one) for one in _contexts(sets, i))
         ]
-        examples[name] = negatives, [sets[0, i] for i in having[:6]]
-    return examples
+        return negatives, [sets[0, i] for i in having[:6]]
 
+    @cache
+    def batch(sampler, name):
+        (negatives, examples), policy = drawn(sampler), made[0][name]
+        if not negatives.live:
+            return collate_sets(policy, examples)
+        options = PoolConfig(size=8)
+        pools = ScoredPools(policy, listed_data, options) if negatives.asks_policy else None
+        undrawn = Undrawn([one for example in examples for one in example])
+        return LiveNegatives(negatives, policy, pools).completed(undrawn, step=0)[0]
 
-def _batch(policy, negatives, examples, data):
-    if not negatives.live:
-        return collate_sets(policy, examples)
-    pools = ScoredPools(policy, data, PoolConfig(size=8)) if negatives.asks_policy else None
-    undrawn = Undrawn([one for example in examples for one in example])
-    return LiveNegatives(negatives, policy, pools).completed(undrawn, step=0)[0]
+    return batch
 
 
 def _contexts(sets, example):
@@ -98,18 +122,14 @@ def _draws(negatives, context):
     return len(negatives.draw(context, (0, 0))) > 0
 
 
-@pytest.mark.parametrize(("policy", "reference"), list(product(POLICIES, REFERENCES)))
+@pytest.mark.parametrize(("policy", "reference"), HELD_TO)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("objective", ALIGNED_BY)
-def test_one_step(objective, sampler, policy, reference, made, drawn, listed_data):
+def test_one_step(objective, sampler, policy, reference, made, batch_of):
     policies, references = made
-    if (policy, reference) in MAKES_NO_SENSE:
-        with pytest.raises(ConfigError, match=r"adapter_off needs a policy with an adapter"):
-            REFERENCES[reference](policies[policy])
-        return
-    one = policies[policy]
-    batch = _batch(one, *drawn[sampler], listed_data)
+    one, batch = policies[policy], batch_of(sampler, policy)
     assert batch["contexts"] > 2
+    assert (batch["levels"] == 0).any(dim=1).all()
     scored = one.log_probs(batch)
     scores = CandidateScores(
         scored.log_probs,
@@ -128,3 +148,9 @@ def test_one_step(objective, sampler, policy, reference, made, drawn, listed_dat
     assert any(gradient.any() for gradient in gradients)
     optimiser.step()
     optimiser.zero_grad()
+
+
+@pytest.mark.parametrize("policy", [name for name in POLICIES if "adapter" not in name])
+def test_an_adapter_that_is_not_there_is_no_reference(policy, made):
+    with pytest.raises(ConfigError, match=r"adapter_off needs a policy with an adapter"):
+        REFERENCES["adapter_off"](made[0][policy])

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +13,8 @@ import pytest
 import yaml
 
 import palate
+from palate.audit import audit, read_audit
+from palate.files import write_json
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {
@@ -68,7 +72,10 @@ def test_the_run_folder_holds_what_it_should(finished):
         "candidates.parquet",
         "ranks.parquet",
         "metrics.json",
+        "audit.json",
+        "examples.parquet",
         "table.md",
+        "report.html",
     }
     for stage in ("random", "popularity", "markov", "sft", "aligned", "oracle"):
         assert stage in output
@@ -79,11 +86,30 @@ def test_the_run_folder_holds_what_it_should(finished):
         metrics["difference"]["catalogue"]["ndcg@10"]
     )
     assert metrics["differences"]["aligned-sft"] == metrics["difference"]
+    assert output.endswith(f"report: {folder / 'report.html'}\n")
     manifest = json.loads((folder / "data.json").read_text())
     assert len(manifest["sha256"]["candidates.parquet"]) == 64
     lines = [json.loads(line) for line in (folder / "train.jsonl").open()]
     assert {line["stage"] for line in lines} == {"sft", "align", "sft_continued"}
     assert any("rewards/accuracies" in line for line in lines)
+
+
+def test_a_run_audits_its_own_data_and_leaks_stand_beside_its_results(
+    config_path, finished, tmp_path
+):
+    folder = finished[0]
+    audited = read_audit(folder)
+    assert audited == audit(folder)
+    assert audited.verdict_on("lists") == "ok"
+    assert "without a model" not in finished[1]
+    leaking = tmp_path / "leaking"
+    shutil.copytree(folder, leaking)
+    planted = replace(audited.findings[0], verdict="leak", score=0.5526, null=0.0641)
+    write_json(replace(audited, findings=(planted,)).to_json(), leaking / "audit.json")
+    again = command("run", config_path, "--out", leaking, "--resume")
+    beside = f"leaks, scores without a model: {planted.probe} 0.5526 (redrawn 0.0641)"
+    assert beside in again.stdout
+    assert beside in (leaking / "table.md").read_text()
 
 
 def test_ranks_are_in_long_form_and_give_the_metrics(finished):
@@ -133,7 +159,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(config_path, finished, tmp_pat
 
 def test_a_saved_policy_ranks(finished):
     policy = palate.load_policy(finished[0] / "aligned")
-    from palate.data.contexts import Prepared
+    from palate.data.prepared import Prepared
 
     contexts = Prepared(finished[0] / "data", 1).contexts("test")[:3]
     assert policy.rank(contexts, top=5).item_ids.shape == (3, 5)

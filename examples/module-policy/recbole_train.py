@@ -14,10 +14,11 @@ from pathlib import Path
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_logger, init_seed
+from recbole_export import export
 
 
 def main() -> None:
-    """Write RecBole's form of the log, train, and say where the checkpoint is."""
+    """Write RecBole's form of the log, train, and export the best checkpoint."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -45,12 +46,13 @@ def main() -> None:
     training, validation, test = data_preparation(config, create_dataset(config))
     model = get_model("SASRec")(config, training._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
-    trainer.saved_model_file = str(given.out / "saved" / "sasrec.pth")
+    checkpoint = given.out / "saved" / "sasrec.pth"
+    trainer.saved_model_file = str(checkpoint)
     trainer.fit(training, validation)
     # not load_best_model=True: RecBole's own loading fails where torch is 2.6 or newer
     print("RecBole's own test figures of the last epoch:")
     print(dict(trainer.evaluate(test, load_best_model=False)))
-    print(f"best checkpoint: {trainer.saved_model_file}")
+    print(f"best checkpoint: {trainer.saved_model_file}, and {export(checkpoint)}")
 
 
 def write_log(sequences: Path, path: Path, users: int | None) -> None:

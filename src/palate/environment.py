@@ -7,13 +7,14 @@ from transformers import AutoConfig
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from palate.config import RunConfig
-from palate.data.contexts import Prepared
+from palate.data.prepared import Prepared
 from palate.errors import CheckpointError, ConfigError, did_you_mean
 from palate.negatives import mixture
 from palate.policies import SequencePolicy
 from palate.policies.language.from_scratch import SIZES
 from palate.policies.language.prompts import CANDIDATES, DIALOGUE, read_templates
 from palate.policies.language.weights import check_quantizable, check_quantization
+from palate.policies.policy_factory import find_code, named_factory
 from palate.policies.reference import check_reference
 from palate.training.scored_pools import check_pool, check_pool_size
 
@@ -50,6 +51,11 @@ def check_environment(config: RunConfig, starts_anew: bool = True) -> torch.devi
         check_quantizable(config.policy.base or "tiny", has_adapter)
         check_quantization(device)
     check_reference(config.align.reference, has_adapter, quantize)
+    if config.policy.factory is not None:
+        if starts_anew:
+            named_factory(config.policy.factory, config.policy.options)
+        else:
+            find_code(config.policy.factory)
     if config.policy.kind == "language":
         if starts_anew:
             _check_language(config)
@@ -79,10 +85,10 @@ def check_data(config: RunConfig, data: Prepared, starts_anew: bool = True) -> N
         shows = reads and CANDIDATES in read_templates(config.policy.prompts)[1][0].pieces
         check_pool(options.pool, config.policy.kind, shows, data.lists is not None)
         check_pool_size(options.pool, config.policy.kind, negatives.chooses_among)
-    if config.policy.kind == "sequence":
+    if config.policy.kind != "language":
         if data.has_texts:
             raise ConfigError(
-                "policy.kind: this source gives dialogues, which a sequence policy cannot read. "
+                "policy.kind: this source gives dialogues, which only a language policy can read. "
                 "Use --set policy.kind=language --set policy.prompts=dialogue."
             )
         if starts_anew and config.policy.base is not None:

@@ -31,6 +31,14 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A second name for a file, or a copy of it where the disk gives none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def write_text(text: str, path: Path) -> None:
     """Write UTF-8 text whole or not at all."""
     with replacing(path) as temporary:

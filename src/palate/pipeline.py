@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import torch
 
+from palate.audit import audit
 from palate.config import RunConfig, source_arguments
-from palate.data.contexts import Prepared, sample_contexts
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared, sample_contexts
 from palate.data.simulator import Simulation
 from palate.data.sources import load as load_source
 from palate.environment import check_data, check_environment
+from palate.evaluation.examples import write_examples
 from palate.evaluation.stages import Evaluation, write_metrics
 from palate.files import write_json
 from palate.run_folder import (
@@ -125,20 +127,31 @@ def _after_preparing(
     say: Callable[[str], None],
     stages: Sequence[str],
 ) -> dict[str, Any]:
-    evaluation = Evaluation(config, data, folder, _world(config))
-    validation_contexts = sample_contexts(
-        data.contexts("validation"),
-        config.evaluation.validation_contexts,
-        config.seed,
-        "validation sample",
-    )
-    road = Run(config, folder, device, data, evaluation, validation_contexts, say)
+    road = road_of(config, folder, data, device, say)
     if "sft" in stages:
         imitate_stage(road)
     if "align" in stages:
         align_stage(road)
         continue_stage(road)
     return evaluate_stage(road) if "evaluate" in stages else {}
+
+
+def road_of(
+    config: RunConfig,
+    folder: Path,
+    data: Prepared,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Run:
+    """What the stages after preparing share."""
+    validation_contexts = sample_contexts(
+        data.contexts("validation"),
+        config.evaluation.validation_contexts,
+        config.seed,
+        "validation sample",
+    )
+    evaluation = Evaluation(config, data, folder, _world(config))
+    return Run(config, folder, device, data, evaluation, validation_contexts, say)
 
 
 def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -> Prepared:
@@ -192,7 +205,9 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
         load = partial(loaded, run.folder / stage, run.device)
         run.evaluation.rank_policy(stage, load)
         run.evaluation.generate(stage, load)
+    write_examples(run.evaluation, run.folder)
     metrics = write_metrics(run.evaluation, run.folder)
+    write_json(audit(run.folder, seed=run.config.seed).to_json(), run.folder / "audit.json")
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     return metrics
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from palate.config import RunConfig
-from palate.data.contexts import Context, ContextSet, Prepared
+from palate.data.contexts import Context, ContextSet
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError, DataError, DataWarning
 from palate.evaluation.ranking import steps
 from palate.files import replacing

@@ -12,9 +12,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+MIX_2 = np.uint64(0x94D049BB133111EB)
 
 Key = ArrayLike | str
 
@@ -32,7 +32,7 @@ def random_bits(*keys: Key) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
         for key in keys:
             number = crc32(key.encode()) if isinstance(key, str) else key
-            state = _mix(state + _GOLDEN + np.asarray(number).astype(np.uint64))
+            state = _mix(state + GOLDEN + np.asarray(number).astype(np.uint64))
     return state
 
 
@@ -63,6 +63,6 @@ def permutation(length: int, *keys: Key) -> NDArray[np.int64]:
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    state = (state ^ (state >> np.uint64(30))) * _MIX_1
-    state = (state ^ (state >> np.uint64(27))) * _MIX_2
+    state = (state ^ (state >> np.uint64(30))) * MIX_1
+    state = (state ^ (state >> np.uint64(27))) * MIX_2
     return state ^ (state >> np.uint64(31))

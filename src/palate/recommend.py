@@ -18,6 +18,7 @@ from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
 from palate.evaluation.ranking import steps
 from palate.files import replacing, write_table
 from palate.policies import Policy, load_policy
+from palate.starting_policy import find_code_of
 
 BATCH = 32
 
@@ -117,6 +118,7 @@ def policy_of(folder: Path) -> Policy:
     """The best policy of a run folder (aligned, else sft), or the one a folder holds itself."""
     for name in ("aligned", "sft"):
         if (folder / name / "palate.json").is_file():
+            find_code_of(folder)
             folder = folder / name
             break
     policy = load_policy(folder)

@@ -13,7 +13,7 @@ import yaml
 
 from palate.config import RunConfig, load_config
 from palate.errors import ConfigError
-from palate.files import replacing, write_text
+from palate.files import link_or_copy, replacing, write_text
 
 VERSIONS = (
     "palate",
@@ -35,7 +35,10 @@ RESULTS = (
     "ranks.parquet",
     "generations.parquet",
     "candidates.parquet",
+    "audit.json",
+    "examples.parquet",
     "table.md",
+    "report.html",
 )
 """What an evaluation leaves; without the first of them it is not finished."""
 VALIDATION = ("evaluation.exclude_history", "evaluation.validation_contexts")
@@ -135,8 +138,7 @@ def changed_config(
         raise ConfigError(f"{folder} has no {RESULT[earlier]}. First: palate {command} {folder}.")
     config = load_config(folder / "config.yaml", list(changes))
     before = load_config(folder / "config.yaml")
-    changed = _changed(before.model_dump(mode="json"), config.model_dump(mode="json"))
-    changed = [key for key in changed if key not in FREE_TO_CHANGE]
+    changed = changed_keys(before.model_dump(mode="json"), config.model_dump(mode="json"))
     done = [name for name in STAGES if name in RESULT and (folder / RESULT[name]).exists()]
     if anew:
         done = [name for name in done if STAGES.index(name) < STAGES.index(stage)]
@@ -156,8 +158,19 @@ def changed_config(
     return config, any(key.startswith(DEPENDS_ON[stage]) for key in changed)
 
 
-def branch(folder: Path, out: Path, stage: str) -> None:
-    """Copy what the stages before `stage` left in a run folder to a new one."""
+def branch(
+    folder: Path, out: Path, stage: str, config: RunConfig | None = None, link: bool = False
+) -> None:
+    """Copy what the stages before `stage` left in a run folder to a new one.
+
+    Args:
+        folder: a run folder.
+        out: the new one.
+        stage: the first stage that is not copied.
+        config: configuration of the new one; by default that of the other.
+        link: give data and policies a second name instead of a copy; nothing in them is ever
+            written in place.
+    """
     if out.exists():
         raise ConfigError(f"{out} exists already; choose another folder with --out.")
     names = ["config.yaml", "data", "data.json", "train.jsonl"]
@@ -167,9 +180,12 @@ def branch(folder: Path, out: Path, stage: str) -> None:
         temporary.mkdir()
         for name in names:
             if (folder / name).is_dir():
-                shutil.copytree(folder / name, temporary / name)
+                copy = link_or_copy if link else shutil.copy2
+                shutil.copytree(folder / name, temporary / name, copy_function=copy)
             elif (folder / name).is_file():
                 shutil.copy2(folder / name, temporary / name)
+        if config is not None:
+            write_config(config, temporary)
 
 
 def forget_evaluation(folder: Path) -> None:
@@ -187,14 +203,16 @@ def _is_run(folder: Path) -> bool:
 
 def _check_same(config: RunConfig, folder: Path) -> None:
     before = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    changed = [
-        key for key in _changed(before, config.model_dump(mode="json")) if key not in FREE_TO_CHANGE
-    ]
-    if changed:
+    if changed := changed_keys(before, config.model_dump(mode="json")):
         raise ConfigError(
             f"{folder} holds a run with another configuration ({', '.join(changed)}). Use "
             "--overwrite, or another folder with --out."
         )
+
+
+def changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Keys in which two configurations differ, those aside on which no number depends."""
+    return [key for key in _changed(before, after) if key not in FREE_TO_CHANGE]
 
 
 def _changed(before: Any, after: Any, prefix: str = "") -> list[str]:

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import yaml
 
 from palate.config import RunConfig
-from palate.data.contexts import Ids, Prepared
+from palate.data.contexts import Ids
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError, DataWarning
 from palate.item_vectors import ItemVectors
 from palate.policies import LanguagePolicy, Policy, SequencePolicy
 from palate.policies.language.adapters import Adapter
+from palate.policies.policy_factory import find_code, new_module_policy
 
 
 def new_policy(
@@ -30,11 +33,14 @@ def new_policy(
             samples its softmax by it.
 
     Raises:
-        ConfigError: the configuration lacks something, or contradicts the saved policy it names.
+        ConfigError: the configuration lacks something, or contradicts the saved policy it names;
+            or there is no such factory, or none for this catalogue.
         CheckpointError: the saved policy is not whole, or cannot rank the items.
         DataError: vectors or popularity do not fit the catalogue.
     """
     chosen = config.policy
+    if chosen.factory is not None:
+        return new_module_policy(chosen.factory, items, chosen.options, config.seed)
     if chosen.kind == "language":
         adapter = chosen.adapter and Adapter(**chosen.adapter.model_dump())
         return LanguagePolicy.create(
@@ -63,6 +69,13 @@ def new_policy(
         seed=config.seed,
         **chosen.sequence.model_dump(),
     )
+
+
+def find_code_of(folder: Path) -> None:
+    """Import the file of one's own that a run folder's configuration names, if it is there."""
+    config = folder / "config.yaml"
+    if config.is_file():
+        find_code(yaml.safe_load(config.read_text("utf-8"))["policy"].get("factory") or "")
 
 
 def warn_of_short_prompts(policy: LanguagePolicy, data: Prepared) -> None:

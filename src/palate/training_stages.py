@@ -14,7 +14,8 @@ import torch
 
 from palate.chosen_objective import chosen_objective, described
 from palate.config import RunConfig
-from palate.data.contexts import ContextSet, Prepared
+from palate.data.contexts import ContextSet
+from palate.data.prepared import Prepared
 from palate.evaluation.stages import Evaluation
 from palate.files import replacing, write_json
 from palate.item_vectors import item_vectors
@@ -68,6 +69,10 @@ def imitate_stage(run: Run) -> None:
     total, trained = sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
     part = "" if trained == total else f" ({trained:,} of them trained)"
     run.say(f"sft: {run.config.policy.kind}, {total:,} parameters{part}, on {run.device}")
+    if run.config.sft.max_steps == 0:
+        run.say("sft: no step, as sft.max_steps is 0; the policy stays as it comes")
+        _save(policy, run.folder / "sft", Trained(steps=0, validate_every=0))
+        return
     done = imitate(
         "sft",
         policy,

@@ -17,7 +17,7 @@ from palate.audit import audit, beside_results, markdown_report, read_assignment
 from palate.audit.findings import Audit, Finding, verdict_on_lift, verdict_on_share
 from palate.cli import main
 from palate.config import load_config
-from palate.data.contexts import Prepared
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError, DataError
 from palate.evaluation.candidates import draw_candidates, save_candidates
 from palate.pipeline import run

@@ -1,20 +1,10 @@
 """Verdicts on files whose faults are known."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+from planted_lists import CLEAN, PLANTED
 
 from palate.audit import audit
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "planted_lists.py"
-spec = importlib.util.spec_from_file_location("planted_lists", SCRIPT)
-assert spec is not None
-assert spec.loader is not None
-planted_lists = sys.modules["planted_lists"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(planted_lists)
-PLANTED, CLEAN = planted_lists.PLANTED, planted_lists.CLEAN
 CASES = (*PLANTED, *CLEAN)
 FEW = ("order by answer, one file", "answer last, 40 lists", "24 lists", "10 lists of 10 persons")
 

@@ -6,8 +6,8 @@ import pytest
 from audit.test_lists import lists
 from conftest import log
 from palate.audit import structure
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 
 
 def prepared(tmp_path, rows, columns, **how) -> Prepared:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from conftest import log
-from palate.data.contexts import Prepared, sample_contexts
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared, sample_contexts
 from palate.errors import CheckpointError, DataError
 
 

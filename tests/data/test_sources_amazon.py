@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from conftest import shared
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.sources import load
 from palate.data.sources.amazon import amazon
 from palate.data.tables import check_tables

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.sources import check_options, load
 from palate.data.sources.preferences import preferences
 from palate.data.tables import check_tables

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from conftest import log
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.tables import SourceTables
 from palate.errors import DataError
 from palate.evaluation.candidates import given_candidates

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from conftest import log
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.data.sources.simulate import simulate
 from palate.evaluation.false_negatives import LikedLater, WouldLike

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError, DataError
 from palate.negatives import Fixed, mixture
 from palate.negatives.fixed import read_lists

@@ -310,8 +310,8 @@ def test_all_wrong_options_are_named_at_once(small_data):
 
 
 def test_skipped_items_become_observed_negatives(tmp_path):
-    from palate.data.contexts import Prepared
     from palate.data.prepare import Preparation, prepare
+    from palate.data.prepared import Prepared
     from palate.data.sources import load
 
     tables = load("simulate", {"n_users": 30, "n_items": 40, "impressions": True, "visits": 16})

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from palate.data.contexts import Context, History, Prepared
+from palate.data.contexts import Context, History
+from palate.data.prepared import Prepared
 from palate.errors import DataError
 from palate.negatives import mixture
 from palate.objectives import CandidateScores, s_dpo
-from palate.policies import PADDING_ITEM, Policy, load_policy
+from palate.policies import PADDING_ITEM, load_policy
 from palate.policies.reference import REFERENCES
 from palate.training.preference_sets import PreferenceSets, collate_sets
 from palate.training.trainer import disable_dropout
@@ -38,10 +39,6 @@ class PolicyContract:
     @pytest.fixture
     def contexts(self, small_data: Prepared) -> list[Context]:
         return small_data.contexts("test")[:4]
-
-    @pytest.fixture
-    def policy(self, small_data: Prepared) -> Policy:
-        raise NotImplementedError("give the policy as a fixture")
 
     def test_scores_are_one_number_per_candidate(self, policy, contexts):
         scored = policy.score(contexts, np.array([[0, 3, 7]] * 4))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from transformers import BloomConfig
 
 from conftest import shared
-from palate.data.contexts import Context, History, Prepared
+from palate.data.contexts import Context, History
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.data.sources.movielens import movielens
 from palate.errors import ConfigError, DataError
 from palate.policies import PADDING_ITEM, LanguagePolicy

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from conftest import log
-from palate.data.contexts import Prepared
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared
 from palate.errors import DataError
 from palate.training.holdout import held_out_from, split_training
 

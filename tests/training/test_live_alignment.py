@@ -90,8 +90,8 @@ def test_workers_change_nothing(kind, small_data, tmp_path):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @every_policy
-def test_negatives_follow_the_policy_in_training(kind, sampler, small_data, tmp_path):
-    """Other weights, other negatives; the first loss of policy = reference is log(1 + m)."""
+def test_every_sampler_trains_every_policy(kind, sampler, small_data, tmp_path):
+    """The first loss of policy = reference is log(1 + m)."""
     options = {"batch_size": 16, "learning_rate": 1e-2, "together": 1}
     trained(kind, small_data, tmp_path, {sampler: 3}, **options)
     assert logged(tmp_path)[0] == pytest.approx(math.log(4), abs=1e-3)
@@ -101,6 +101,28 @@ def test_negatives_follow_the_policy_in_training(kind, sampler, small_data, tmp_
         assert logged(tmp_path, "negatives/rank") == [2] * 4  # the mean of 1, 2 and 3
     elif sampler != "in_batch":
         assert all(1 < rank <= 40 for rank in logged(tmp_path, "negatives/rank"))
+
+
+@every_policy
+def test_negatives_follow_the_policy_in_training(kind, small_data, tmp_path, monkeypatch):
+    """The hardest are the best of the weights of that step, and others when these have changed."""
+    draw, seen = LiveNegatives._draw, {}
+
+    def watched(self, some, every, step):
+        found = draw(self, some, every, step)
+        scores = self._policy.catalogue_log_probs([one.context for one in some])
+        for one, left, negatives in zip(some, scores, found[0], strict=True):
+            left[np.append(one.item_ids, one.context.history)] = -torch.inf
+            assert negatives.tolist() == left.topk(2).indices.tolist()
+            seen.setdefault(one.context.context_id, set()).add(tuple(negatives.tolist()))
+        return found
+
+    monkeypatch.setattr(LiveNegatives, "_draw", watched)
+    pool = {"size": small_data.n_items}
+    options = {"epochs": 2, "max_steps": None, "batch_size": 16, "learning_rate": 1e-2}
+    trained(kind, small_data, tmp_path, {"hard": 2}, pool=pool, **options)
+    assert len(seen) > 1
+    assert max(map(len, seen.values())) > 1
 
 
 @every_policy

@@ -17,7 +17,7 @@ from palate.config import AlignConfig, TrainingOptions
 from palate.errors import CheckpointError, DataError, DataWarning
 from palate.negatives import Mixture, Observed, mixture
 from palate.objectives import OBJECTIVES, CandidateScores, s_dpo
-from palate.policies import LanguagePolicy
+from palate.policies import LanguagePolicy, SequencePolicy
 from palate.policies.reference import Frozen
 from palate.training.align import align
 from palate.training.alignment_logs import reward_logs
@@ -220,6 +220,37 @@ def test_a_stopped_stage_resumes_to_the_same_weights(kind, small_data, tmp_path)
         for name in ("whole", "cut")
     ]
     assert steps_of[0] == steps_of[1]
+
+
+@pytest.mark.parametrize("sample_by", ["uniform", "popularity"])
+def test_a_stopped_sampled_softmax_resumes_to_the_same_weights(sample_by, small_data, tmp_path):
+    """A draw is named by its number, which a checkpoint must hold."""
+    options = TrainingOptions(
+        **QUICK, max_steps=12, batch_size=8, learning_rate=1e-2, evaluations=30, patience=99
+    )
+
+    def run(folder, first, stop=math.inf):
+        policy = SequencePolicy.create(
+            small_data.items,
+            6,
+            popularity=small_data.popularity,
+            seed=1,
+            hidden=8,
+            inner=8,
+            dropout=0.2,
+            sampled_softmax=5,
+            sample_by=sample_by,
+        )
+        validation = ever_better(first, stop)
+        imitate("sft", policy, small_data, validation, options, folder, seed=5, trackers=())
+        return policy
+
+    whole = run(tmp_path / "whole", first=0)
+    with pytest.raises(Stop):
+        run(tmp_path / "cut", first=0, stop=7)
+    resumed = run(tmp_path / "cut", first=7)
+    assert int(whole.model.proposals.drawn) == int(resumed.model.proposals.drawn) == 12
+    assert torch.equal(weights(resumed), weights(whole))
 
 
 def test_a_stage_that_starts_again_leaves_one_start(small_data, tmp_path):

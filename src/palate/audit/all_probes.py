@@ -1,5 +1,7 @@
 """All probes on one subject."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,12 @@ def audit(
         return audit_of(subject, seed)
 
 
+def read_audit(folder: Path) -> Audit | None:
+    """What a run's own audit found; None where the run has none."""
+    path = folder / "audit.json"
+    return Audit.from_json(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
 def audit_of(subject: Material, seed: int = 0) -> Audit:
     """Every finding on some material."""
     scored = subject.lists.sample(MOST_LISTS, seed, "audit sample")
@@ -63,8 +71,7 @@ def audit_of(subject: Material, seed: int = 0) -> Audit:
             skipped[probe] = "no timestamps"
     for found in (
         _repeated(subject.repeats, seed),
-        _nested(subject, scored, seed),
-        _liked(subject, scored, seed),
+        *_negatives(subject, scored, seed),
         *_of_split(subject, skipped, seed),
         _ties(subject, seed),
         _users(subject, seed),
@@ -138,41 +145,36 @@ def _repeated(repeats: Repeats | None, seed: int) -> Finding | None:
     return replace(finding, verdict="leak", advice=advice)
 
 
-def _nested(subject: Material, scored: Lists, seed: int) -> Finding:
+def _negatives(subject: Material, scored: Lists, seed: int) -> list[Finding]:
+    """Findings on negatives that are not as wrong as they should be, against redrawn ones."""
     titles = subject.data.titles()
     anew = redrawn(scored, subject.data.n_items, seed, "audit redraw", 0)
-    null = float(np.mean(structure.nested_titles(anew, titles)))
-    return _share(
-        "nested titles",
-        "lists",
-        structure.nested_titles(scored, titles),
-        scored.persons,
-        (0.05, NEVER),
-        "In {share} of the lists the answer's title stands within a negative's or holds one, on "
-        f"redrawn lists in {per_cent(null)}.",
-        "A text search for the answer counts such rows wrongly. Compare item ids or whole titles, "
-        "as evaluate does.",
-        seed,
-        null,
-    )
 
+    def finding(
+        probe: str, flags: Callable[[Lists], structure.Flags], words: str, advice: str
+    ) -> Finding:
+        null = float(np.mean(flags(anew)))
+        found = f"In {{share}} of the lists {words}, on redrawn lists in {per_cent(null)}."
+        limits = (0.05, NEVER)
+        persons = scored.persons
+        return _share(probe, "lists", flags(scored), persons, limits, found, advice, seed, null)
 
-def _liked(subject: Material, scored: Lists, seed: int) -> Finding:
-    anew = redrawn(scored, subject.data.n_items, seed, "audit redraw", 0)
-    null = float(np.mean(structure.liked_negatives(anew)))
-    return _share(
-        "liked items as negatives",
-        "lists",
-        structure.liked_negatives(scored),
-        scored.persons,
-        (0.05, NEVER),
-        "In {share} of the lists a negative is something the same person likes at another time, on "
-        f"redrawn lists in {per_cent(null)}.",
-        "A policy that ranks such an item first is counted wrong, so no score can reach 1. Draw "
-        "negatives outside all that the person likes.",
-        seed,
-        null,
-    )
+    return [
+        finding(
+            "nested titles",
+            lambda lists: structure.nested_titles(lists, titles),
+            "the answer's title stands within a negative's or holds one",
+            "A text search for the answer counts such rows wrongly. Compare item ids or whole "
+            "titles, as evaluate does.",
+        ),
+        finding(
+            "liked items as negatives",
+            structure.liked_negatives,
+            "a negative is something the same person likes at another time",
+            "A policy that ranks such an item first is counted wrong, so no score can reach 1. "
+            "Draw negatives outside all that the person likes.",
+        ),
+    ]
 
 
 def _of_split(subject: Material, skipped: dict[str, str], seed: int) -> list[Finding]:

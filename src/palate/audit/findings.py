@@ -88,6 +88,12 @@ class Audit:
             "skipped": self.skipped,
         }
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Audit":
+        """What `to_json` gave."""
+        findings = tuple(Finding(**one) for one in content["findings"])
+        return cls(content["subject"], findings, content["skipped"], content["lists"])
+
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The gravest of some verdicts; "ok" for none."""

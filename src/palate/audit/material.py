@@ -14,8 +14,9 @@ import yaml
 from palate.audit.candidate_rows import Repeats, is_rows_file, repeats_of, tables_of_rows
 from palate.audit.lists import Lists, lists_of
 from palate.config import load_config
-from palate.data.contexts import ContextSet, Prepared, sample_contexts
+from palate.data.contexts import ContextSet
 from palate.data.prepare import Preparation, prepare
+from palate.data.prepared import Prepared, sample_contexts
 from palate.data.sources import load
 from palate.data.tables import SourceTables
 from palate.errors import ConfigError, DataError
@@ -140,26 +141,24 @@ def _of_run(folder: Path, seed: int) -> Material:
 def _of_data(
     name: str, data: Prepared, ties: dict[str, Any], repeats: Repeats | None, seed: int
 ) -> Material:
-    found = None
     for split in ("test", "validation", "train"):
         found = _contexts(data, split)
-        if found is not None:
-            break
-    else:
-        raise DataError(f"{name}: no context has a history and an answer, so nothing can be asked.")
-    assert found is not None
-    lists, given = _lists(found, data.n_items, seed)
-    return Material(
-        name=name,
-        data=data,
-        ties=ties,
-        split=split,
-        contexts=found,
-        lists=lists,
-        earlier=_earlier(data, seed) if split == "test" else None,
-        whose="lists of the source" if given else f"lists of {LIST_SIZE} drawn as evaluate does",
-        repeats=repeats,
-    )
+        if found is None:
+            continue
+        lists, given = _lists(found, data.n_items, seed)
+        drawn = f"lists of {LIST_SIZE} drawn as evaluate does"
+        return Material(
+            name=name,
+            data=data,
+            ties=ties,
+            split=split,
+            contexts=found,
+            lists=lists,
+            earlier=_earlier(data, seed) if split == "test" else None,
+            whose="lists of the source" if given else drawn,
+            repeats=repeats,
+        )
+    raise DataError(f"{name}: no context has a history and an answer, so nothing can be asked.")
 
 
 def _contexts(data: Prepared, split: str) -> ContextSet | None:

@@ -1,6 +1,7 @@
 """The section of the recommender that is trained."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -101,11 +102,25 @@ class AdapterConfig(Section):
     """What becomes of imitation's adapter: merged into the weights, or kept beside alignment's."""
 
 
+OF_OTHER_KINDS = (
+    "base",
+    "prompts",
+    "max_history",
+    "sequence",
+    "vectors",
+    "adapter",
+    "quantize",
+    "chat",
+)
+"""Keys that say nothing of a module of one's own."""
+
+
 class PolicyConfig(Section):
     """The recommender to train."""
 
-    kind: Literal["language", "sequence"] = "language"
-    """A language model that reads titles, or a sequence model that knows items by their ids."""
+    kind: Literal["language", "sequence", "module"] = "language"
+    """A language model that reads titles, a sequence model that knows items by their ids, or a
+    torch module of your own."""
     base: str | None = None
     """Language: tiny (default) or small, made from scratch; a folder, or a Hugging Face name.
     Sequence: a folder that Palate saved, or null for new weights."""
@@ -127,6 +142,36 @@ class PolicyConfig(Section):
     chat: bool | None = None
     """Language: prompts go through the model's chat template. Null: where it has one; false for a
     base model that merely carries one."""
+    factory: str | None = None
+    """Module: the function that makes it, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION. It is code,
+    and runs."""
+    options: dict[str, Any] = Field(default={})
+    """Module: what the factory takes besides the items, such as {width: 64}."""
+
+    @model_validator(mode="after")
+    def _own_module(self) -> "PolicyConfig":
+        if self.kind != "module":
+            if self.factory is not None or self.options:
+                raise ValueError(
+                    f"factory and options are for kind=module, found kind={self.kind}; set "
+                    "policy.kind=module, or leave them out"
+                )
+            return self
+        where, _, function = (self.factory or "").rpartition(":")
+        if not where or not function:
+            raise ValueError(
+                f"kind=module needs policy.factory, found {self.factory!r}; give "
+                "my_model.py:FUNCTION or package.module:FUNCTION"
+            )
+        if where.endswith(".py"):  # a run goes on from any folder
+            self.factory = f"{Path(where).expanduser().absolute()}:{function}"
+        for name in OF_OTHER_KINDS:
+            if getattr(self, name) != PolicyConfig.model_fields[name].default:
+                raise ValueError(
+                    f"{name} is not for kind=module, whose factory decides everything; pass what "
+                    "it takes as policy.options"
+                )
+        return self
 
     @model_validator(mode="after")
     def _vectors(self) -> "PolicyConfig":
@@ -155,4 +200,4 @@ class PolicyConfig(Section):
     @property
     def history(self) -> int:
         """`max_history` with its default."""
-        return self.max_history or {"language": 10, "sequence": 50}[self.kind]
+        return self.max_history or {"language": 10, "sequence": 50, "module": 50}[self.kind]

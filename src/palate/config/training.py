@@ -51,6 +51,8 @@ class TrainingOptions(Section):
 class SFTConfig(TrainingOptions):
     """Imitation of every interaction."""
 
+    max_steps: int | None = Field(default=None, ge=0)
+    """Optimiser steps, at most; overrides `epochs`. 0: none, for a policy that imitates already."""
     metric: str = Field(default="loss", pattern=METRICS)
     """Validation metric that chooses the checkpoint; see align.metric."""
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.data.contexts import Context, Prepared
+from palate.data.contexts import Context
+from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.randomness import uniform
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from palate.config import RunConfig
-from palate.data.contexts import Context, ContextSet, Prepared, sample_contexts
+from palate.data.contexts import Context, ContextSet
+from palate.data.prepared import Prepared, sample_contexts
 from palate.data.simulator import Simulation
 from palate.errors import ConfigError
 from palate.evaluation.baselines import Markov, Oracle, Popularity, Random, TasteOracle

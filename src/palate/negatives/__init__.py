@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from palate.data.contexts import Prepared
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError, did_you_mean
 from palate.negatives.fixed import Fixed, fixed
 from palate.negatives.live import (

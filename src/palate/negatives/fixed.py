@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from palate.data.contexts import Context, Ids, Prepared
+from palate.data.contexts import Context, Ids
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError, DataError
 from palate.negatives.stream import Stream
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from palate.data.contexts import Context, Ids, Prepared
+from palate.data.contexts import Context, Ids
+from palate.data.prepared import Prepared
 from palate.negatives.noise import gumbel_noise
 from palate.negatives.pool import Pool
 from palate.negatives.static import Uniform

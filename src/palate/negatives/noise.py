@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from palate.negatives.stream import first_state
-from palate.randomness import _MIX_1, _MIX_2
+from palate.randomness import MIX_1, MIX_2
 
-_FIRST, _SECOND = (int(number.view(np.int64)) for number in (_MIX_1, _MIX_2))
+_FIRST, _SECOND = (int(number.view(np.int64)) for number in (MIX_1, MIX_2))
 
 
 def gumbel_noise(keys: Sequence[tuple[int, ...]], item_ids: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from palate.data.contexts import Context, Ids, Prepared
+from palate.data.contexts import Context, Ids
+from palate.data.prepared import Prepared
 from palate.negatives.stream import Stream
 from palate.randomness import gumbel
 

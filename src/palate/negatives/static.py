@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palate.data.contexts import Context, Ids, Prepared
+from palate.data.contexts import Context, Ids
+from palate.data.prepared import Prepared
 from palate.negatives.stream import Stream
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.randomness import _GOLDEN, _MIX_1, _MIX_2
+from palate.randomness import GOLDEN, MIX_1, MIX_2
 
 _WORD = (1 << 64) - 1
-_STEP, _FIRST, _SECOND = int(_GOLDEN), int(_MIX_1), int(_MIX_2)
+_STEP, _FIRST, _SECOND = int(GOLDEN), int(MIX_1), int(MIX_2)
 _11, _27, _30, _31 = (np.uint64(shift) for shift in (11, 27, 30, 31))
 
 
@@ -45,9 +45,9 @@ class Stream:
         state = np.arange(start, stop, dtype=np.uint64)
         state += self._next
         state ^= state >> _30
-        state *= _MIX_1
+        state *= MIX_1
         state ^= state >> _27
-        state *= _MIX_2
+        state *= MIX_2
         state ^= state >> _31
         return state
 

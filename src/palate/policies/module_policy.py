@@ -134,6 +134,11 @@ class ModulePolicy:
         """Nothing: whatever has gradients trains in every stage."""
 
     @property
+    def first_item(self) -> int:
+        """The item with the smallest of the module's ids."""
+        return int(self._ids.argmin())
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device

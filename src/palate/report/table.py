@@ -45,7 +45,7 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
 def rich_table(metrics: dict[str, Any], candidates: int) -> Table:
     """The table for a terminal; fits 80 columns."""
     header, rows = table_rows(metrics, candidates)
-    table = Table(caption=_caption(metrics), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(caption=caption(metrics), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for index, title in enumerate(header):
         table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
     first_difference = next((row[0] for row in rows if "−" in row[0]), None)
@@ -62,10 +62,11 @@ def markdown_table(metrics: dict[str, Any], candidates: int) -> str:
     header = [title.replace("|", r"\|") for title in header]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{table}\n{_caption(metrics)}\n".replace("*", "\\*")
+    return f"{table}\n{caption(metrics)}\n".replace("*", "\\*")
 
 
-def _caption(metrics: dict[str, Any]) -> str:
+def caption(metrics: dict[str, Any]) -> str:
+    """What stands below the table: how many contexts, what intervals and stars mean."""
     used, of = metrics["test_contexts"]["used"], metrics["test_contexts"]["of"]
     return (
         f"{used:,} of {of:,} test contexts; intervals by user; "

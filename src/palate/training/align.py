@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.config import PoolConfig, TrainingOptions
-from palate.data.contexts import Prepared
+from palate.data.prepared import Prepared
 from palate.negatives.sampler import Mixture
 from palate.objectives import CandidateScores
 from palate.objectives.weighted_sum import WeightedSum

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from palate.data.contexts import Ids, Prepared
+from palate.data.contexts import Ids
+from palate.data.prepared import Prepared
 from palate.errors import DataError
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palate.config import PoolConfig
-from palate.data.contexts import Context, Ids, Prepared
+from palate.data.contexts import Context, Ids
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError
 from palate.negatives.pool import Pool
 from palate.negatives.popularity import Popularity

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from palate.config import TrainingOptions
-from palate.data.contexts import Prepared
+from palate.data.prepared import Prepared
 from palate.negatives import mixture
 from palate.policies.policy import Policy
 from palate.training.preference_sets import (

@@ -284,9 +284,10 @@ def train(
     if patience is not None:
         trainer.add_callback(EarlyStopping(options.metric, patience))
     last = last_whole_checkpoint(checkpoints)
-    if last is not None and patience is not None:
+    if last is not None:
         state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
-        if validations_without_gain(state, options.metric) >= patience:
+        waited = validations_without_gain(state, options.metric)
+        if state.global_step >= steps or (patience is not None and waited >= patience):
             trainer.state = state  # the run was stopped after the stage's end, before its result
             trainer._load_best_model()
             return Trained(state.global_step, interval)

@@ -10,7 +10,7 @@ from palate.data.reading import FileContent, header_of, line_of_row, read_inferr
 from palate.data.reading.values import as_ids
 from palate.errors import DataError
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}  # the last is RecBole's
 FORMATS = ".csv, .tsv, .csv.gz, .tsv.gz or .parquet"
 
 

@@ -1,41 +1,33 @@
 """A Hugging Face causal language model as a policy: an item is its title."""
 
-import warnings
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from palate.data.contexts import Context, ContextSet, History, Ids
-from palate.errors import ConfigError, DataError, DataWarning
-from palate.files import write_json, write_text
+from palate.errors import ConfigError, DataError
 from palate.policies.language import layouts
 from palate.policies.language.adapters import (
     AdaptedModel,
     Adapter,
     add_adapter,
-    causal_lm,
-    load_model,
     merge,
-    save_model,
 )
 from palate.policies.language.beam import beam_search
 from palate.policies.language.catalogue import catalogue_log_probs
 from palate.policies.language.chat import Chat, chat_of
-from palate.policies.language.engine import Engine, reason_against_trees
+from palate.policies.language.engine import Engine, engine_for
+from palate.policies.language.folder import read_policy, write_policy
 from palate.policies.language.from_scratch import SIZES, new_model
 from palate.policies.language.item_trie import KeptTrie
 from palate.policies.language.prompters import (
     longest_input,
     prompter_for,
-    read_saved,
-    saved_chat,
     shortened,
     tokenizer_of,
 )
@@ -45,6 +37,7 @@ from palate.policies.language.ranking import (
     Allowed,
     Method,
     best_items,
+    best_titles,
     check_search,
     legal_items,
 )
@@ -119,9 +112,8 @@ class LanguagePolicy:
         self.prompter = prompter_for(tokenizer, items, prompts, max_history, limit, seed, chat)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self._tries = KeptTrie()
-        self.engine: Engine = "plain"
-        if engine != "plain":
-            self._try_trees(forced=engine == "tree")
+        fixed = (self.prompter.end, self.pad)
+        self.engine: Engine = engine_for(model, engine, self._score_batch, *fixed)
 
     @classmethod
     def create(
@@ -178,18 +170,7 @@ class LanguagePolicy:
     @classmethod
     def load(cls, folder: Path, engine: Engine | None = None) -> "LanguagePolicy":
         """A policy from a folder that `save` wrote."""
-        settings, items, text = read_saved(folder)
-        history, seed = settings["max_history"], settings["seed"]
-        chat = saved_chat(settings)
-        if "adapter" not in settings:
-            model, tokenizer = pretrained(str(folder))
-            return cls(model, tokenizer, items, text, history, seed, engine=engine, chat=chat)
-        adapter, quantized = Adapter(**settings["adapter"]), settings["quantized"]
-        base, names = settings["base"], settings["adapters"]
-        model, tokenizer = load_model(folder, base, adapter, names, quantized)
-        stages = settings["stages"]
-        trained = (adapter, quantized, stages, engine, chat)
-        return cls(model, tokenizer, items, text, history, seed, *trained)
+        return cls(**read_policy(folder), engine=engine)
 
     def save(self, folder: Path) -> None:
         """Write all that ranking and further training need to a folder; the policy stays as it is.
@@ -199,18 +180,7 @@ class LanguagePolicy:
         kept (base weights in `base/`, adapters in `adapters/`), and any over 4-bit weights
         (adapters, and the name of their base).
         """
-        apart = self._keeps_adapters and self.stages == ("sft",)
-        places = save_model(self.model, folder, apart, self.quantized)
-        self.tokenizer.save_pretrained(folder)
-        write_text(self.prompts, folder / "prompts.txt")
-        if self.items is not None:
-            pq.write_table(self.items, folder / "items.parquet")
-        settings = {"kind": self.kind, "max_history": self.max_history, "seed": self.seed}
-        if self.chat is not None:
-            settings["chat"] = asdict(self.chat)
-        if self.adapter is not None:
-            settings |= {"adapter": asdict(self.adapter), "stages": self.stages, **places}
-        write_json(settings, folder / "palate.json")
+        write_policy(self, folder, apart=self._keeps_adapters and self.stages == ("sft",))
 
     def start_stage(self, stage: Literal["sft", "align"]) -> None:
         """Make ready to train: where there is an `adapter`, a new one is all that will train.
@@ -398,22 +368,16 @@ class LanguagePolicy:
         top = min(top, n_items)
         check_search(method, top, width, self.engine)
         legal = legal_items(contexts, n_items, exclude_history, allowed)
+        if method == "exact" and (self.engine == "plain" or top > ENOUGH_BEAMS):
+            pool = np.flatnonzero(legal.any(axis=0))
+            return best_items(self.catalogue_log_probs(contexts, pool), pool, legal, top)
         prompts = [self.prompt_tokens(context) for context in contexts]
         trie = self._tries.of(self.prompter.title_tokens)
-        fixed = (self.prompter.end, self.pad, self.device)
-        if method == "beam":
-            with inference(self.model):
-                return beam_search(self.model, prompts, trie, *fixed, top, width, legal)
-        pool = np.flatnonzero(legal.any(axis=0))
-        if self.engine == "plain" or top > ENOUGH_BEAMS:
-            return best_items(self.catalogue_log_probs(contexts, pool), pool, legal, top)
+        search = (self.model, prompts, trie, self.prompter.end, self.pad, self.device, top)
         with inference(self.model):
-            found = beam_search(self.model, prompts, trie, *fixed, top, ENOUGH_BEAMS, legal)
-            at_least = torch.from_numpy(found.scores[:, -1]).to(self.device)
-            log_probs = catalogue_log_probs(
-                self.model, prompts, trie.restricted(pool), *fixed, at_least=at_least
-            )
-        return best_items(log_probs, pool, legal, top)
+            if method == "beam":
+                return beam_search(*search, width, legal)
+            return best_titles(*search, legal)
 
     def _need_rankable(self) -> None:
         self._need_catalogue()
@@ -433,20 +397,6 @@ class LanguagePolicy:
                 "this language model has no catalogue, so it scores texts only (score_texts). Load "
                 "a policy that Palate saved, or make one with LanguagePolicy.create."
             )
-
-    def _try_trees(self, forced: bool) -> None:
-        reason = reason_against_trees(self.model, self._score_batch, self.prompter.end, self.pad)
-        if reason is None:
-            self.engine = "tree"
-            return
-        name = type(causal_lm(self.model)).__name__
-        if forced:
-            raise ConfigError(f"engine='tree': {name} {reason}. Leave engine out, or use 'plain'.")
-        warnings.warn(
-            f"{name} {reason}; each title is scored alone, which is slower.",
-            DataWarning,
-            stacklevel=4,
-        )
 
     def _lay(
         self,

@@ -1,12 +1,15 @@
 """Which engine a model may use: the tree must score titles as each alone is scored."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from palate.errors import ConfigError, DataWarning
 from palate.policies.language import layouts
+from palate.policies.language.adapters import causal_lm
 from palate.policies.policy import Batch, Scored
 
 Engine = Literal["tree", "plain"]
@@ -16,6 +19,34 @@ TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Largest difference in nats, per title, between tree and lone scoring, by the weights' dtype."""
 COARSE = 0.5
 """The same for 16 and 4 bits, whose matrix products alone move a title by a third of a nat."""
+
+
+def engine_for(
+    model: Any,
+    asked: Engine | None,
+    score: Callable[[Batch], Scored],
+    end_token: int,
+    pad_token: int,
+) -> Engine:
+    """The engine asked for; without a wish the tree where the model scores alike in it.
+
+    Warns where that is not so. Arguments are those of `reason_against_trees`.
+
+    Raises:
+        ConfigError: the tree is asked for and the model scores differently in it.
+    """
+    if asked == "plain":
+        return "plain"
+    reason = reason_against_trees(model, score, end_token, pad_token)
+    if reason is None:
+        return "tree"
+    name = type(causal_lm(model)).__name__
+    if asked == "tree":
+        raise ConfigError(f"engine='tree': {name} {reason}. Leave engine out, or use 'plain'.")
+    warnings.warn(
+        f"{name} {reason}; each title is scored alone, which is slower.", DataWarning, stacklevel=4
+    )
+    return "plain"
 
 
 def reason_against_trees(

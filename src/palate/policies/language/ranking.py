@@ -6,10 +6,14 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from palate.data.contexts import Context, Ids
 from palate.errors import ConfigError, DataError, did_you_mean
+from palate.policies.language.beam import beam_search
+from palate.policies.language.catalogue import catalogue_log_probs
+from palate.policies.language.item_trie import ItemTrie
+from palate.policies.language.prompts import Tokens
 from palate.policies.policy import PADDING_ITEM, Ranking, check_items
 
 Method = Literal["exact", "beam"]
@@ -84,6 +88,36 @@ def legal_items(
         for row, context in enumerate(contexts):
             legal[row, context.history] = False
     return legal
+
+
+def best_titles(
+    model: nn.Module,
+    prompts: Sequence[Tokens],
+    trie: ItemTrie,
+    end_token: int,
+    pad_token: int,
+    device: torch.device,
+    top: int,
+    legal: NDArray[np.bool_],
+) -> Ranking:
+    """The best `top` titles after each prompt, none missed, most of the catalogue unread.
+
+    Beams find good titles first; then all that may be better than the worst of them is read.
+
+    Args:
+        model, prompts, trie, end_token, pad_token, device: as in `catalogue_log_probs`.
+        top: items to return, at most `ENOUGH_BEAMS`.
+        legal: (B, items) which items each context may be given.
+    """
+    found = beam_search(
+        model, prompts, trie, end_token, pad_token, device, top, ENOUGH_BEAMS, legal
+    )
+    at_least = torch.from_numpy(found.scores[:, -1]).to(device)
+    pool = np.flatnonzero(legal.any(axis=0))
+    log_probs = catalogue_log_probs(
+        model, prompts, trie.restricted(pool), end_token, pad_token, device, at_least=at_least
+    )
+    return best_items(log_probs, pool, legal, top)
 
 
 def best_items(log_probs: Tensor, pool: Ids, legal: NDArray[np.bool_], top: int) -> Ranking:

@@ -1,0 +1,51 @@
+"""For whom alignment is better: differences by slice."""
+
+from collections.abc import Sequence
+
+from palate.comparison import Row
+from palate.report.answer import metric_name, p_value
+from palate.report.charts import Chart, Estimate, Numbers, interval_chart, number
+from palate.report.colours import colour
+
+
+def slice_chart(rows: Sequence[Row], protocol: str, metric: str, candidates: int) -> Chart | None:
+    """The differences of one metric by slice; None where there is no slice of it."""
+    chosen = [row for row in rows if row.slice and (row.protocol, row.metric) == (protocol, metric)]
+    if not chosen:
+        return None
+    name = metric_name(metric, protocol, candidates)
+    return interval_chart(
+        "slices",
+        f"Difference in {name} by slice",
+        "aligned − sft, paired, with 95 % intervals. This is to see where, not whether: with so "
+        "many slices one leaves out 0 by chance, so p-values are corrected (Holm).",
+        [row_estimate(f"{row.slice}: {row.part}", row) for row in chosen],
+        f"difference in {name}",
+        "+",
+    )
+
+
+def slice_table(rows: Sequence[Row], protocol: str, metric: str) -> Numbers:
+    """A slice, how many contexts, both means, their difference."""
+    header = ["slice", "part", "contexts", "sft", "aligned", "difference", "95 % interval", "p"]
+    found = [
+        [
+            row.slice,
+            row.part,
+            f"{row.n_contexts:,}",
+            number(row.value_b),
+            number(row.value_a),
+            number(row.difference, "+"),
+            f"[{number(row.low, '+')}, {number(row.high, '+')}]",
+            p_value(row.p_holm),
+        ]
+        for row in rows
+        if row.slice and (row.protocol, row.metric) == (protocol, metric)
+    ]
+    return Numbers(header, found)
+
+
+def row_estimate(label: str, row: Row) -> Estimate:
+    """A row's difference, coloured by whether its interval leaves out 0."""
+    name = "better" if row.low > 0 else "worse" if row.high < 0 else "baseline"
+    return Estimate(label, row.difference, row.low, row.high, colour(name))
