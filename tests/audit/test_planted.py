@@ -1,7 +1,7 @@
 """Verdicts on files whose faults are known."""
 
 import pytest
-from planted_lists import CLEAN, PLANTED
+from benchmarks.planted_lists import CLEAN, PLANTED
 
 from palate.audit import audit
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rank_tables import World
+from benchmarks.rank_tables import World
 
 from palate.evaluation.significance import paired_difference
 

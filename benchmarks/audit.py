@@ -1,6 +1,6 @@
 """Verdicts of the audit on 40 candidate files whose faults are known, and on Last.fm's.
 
-    python benchmarks/audit_verdicts.py [--quick] [--json PATH] [--lastfm FOLDER]
+    python benchmarks/audit.py [--quick] [--json PATH] [--lastfm FOLDER]
 
 20 files have one fault each, 20 have none (`planted_lists.py`); the last column says whether the
 verdict on the whole file is right, and whether a probe named beforehand gives it.
