@@ -48,6 +48,8 @@ ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 SAMPLES = 1_000
 HISTORIES, LENGTH = 64, 20
 """A step of the growing catalogue: 1,280 targets."""
+LARGE_BATCH = {"histories": 256, "length": 50}
+"""Taken once, over the largest catalogue: for its memory."""
 LARGEST_WHOLE = 100_000
 """Items up to which the logits of a step fit as one matrix beside its gradient."""
 
@@ -242,6 +244,10 @@ def scaling(quick: bool) -> dict[str, Any]:
                 "memory": max((one["memory"] for one in answers), key=lambda one: one["peak"]),
             }
             print(f"{n_items:,} items, {softmax}: {json.dumps(answers[-1])}", file=sys.stderr)
+    if not quick:
+        arguments = {"items": ITEMS[-1], "softmax": "sliced", **LARGE_BATCH}
+        with Worker(sys.executable, HERE / "sequence_palate.py", arguments) as worker:
+            found["large batch"] = worker.ask("step")
     return found
 
 
@@ -254,7 +260,15 @@ def scaling_report(figures: dict[str, Any]) -> str:
             return "– | –"
         return f"{statistics.median(one['seconds']):.3f} | {one['memory']['peak']:,.0f}"
 
-    sizes = sorted({int(name.split()[0]) for name in figures})
+    large = figures.get("large batch")
+    of_large = (
+        f"\nA batch of {LARGE_BATCH['histories']} × {LARGE_BATCH['length']} targets over "
+        f"{ITEMS[-1]:,} items, all logits: {large['seconds']:.0f} s a step, peak "
+        f"{large['memory']['peak']:,.0f} MiB.\n"
+        if large
+        else ""
+    )
+    sizes = sorted({int(name.split()[0]) for name in figures if name != "large batch"})
     rows = "".join(
         f"| {n:,} | {cells(n, 'whole')} | {cells(n, 'sliced')} | {cells(n, 'sampled')} |\n"
         for n in sizes
@@ -268,7 +282,7 @@ the peak of a process of its own, weights and Adam's state in it.
 
 | items | one matrix, s | MiB | as it is, s | MiB | sampled, s | MiB |
 |---:|---:|---:|---:|---:|---:|---:|
-{rows}"""
+{rows}{of_large}"""
 
 
 def _middle(answers: Sequence[Mapping[str, Any]]) -> float:
