@@ -8,9 +8,10 @@ import pytest
 from palate.config import parse_config
 from palate.environment import check_environment
 from palate.errors import ConfigError
-from palate.pipeline import prepared, run
+from palate.pipeline import run
 from palate.policies import LanguagePolicy, load_policy
 from palate.preference_rows import export
+from palate.run_folder import prepared
 from policies.small_tokenizers import model_for, tokenizer_of
 
 SMALL = {

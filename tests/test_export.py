@@ -14,10 +14,11 @@ from palate.data.prepared import Prepared
 from palate.data.sources.preferences import preferences
 from palate.errors import ConfigError, DataError, DataWarning
 from palate.negatives import mixture
-from palate.pipeline import prepared, run
+from palate.pipeline import run
 from palate.policies import load_policy
 from palate.policies.language.prompters import new_prompter
 from palate.preference_rows import export, rows_of
+from palate.run_folder import prepared
 from palate.starting_policy import new_policy
 from palate.training.preference_sets import PreferenceSets
 

@@ -30,6 +30,8 @@ from palate.run_folder import (
     changed_config,
     claimed,
     forget_evaluation,
+    prepared,
+    window_of,
     write_config,
 )
 from palate.training_stages import Run, align_stage, continue_stage, imitate_stage, loaded
@@ -185,16 +187,6 @@ def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -
         f"ties: {content['ties']['rule']}"
     )
     return prepared(config, folder)
-
-
-def prepared(config: RunConfig, folder: Path) -> Prepared:
-    """The prepared data of a run folder."""
-    return Prepared(folder / "data", window_of(config), config.data.min_history)
-
-
-def window_of(config: RunConfig) -> int:
-    """Interactions among which a context's positives lie; 1 for the next item."""
-    return 1 if config.data.positives == "next" else config.data.window
 
 
 def evaluate_stage(run: Run) -> dict[str, Any]:

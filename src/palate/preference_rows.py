@@ -16,10 +16,9 @@ from palate.errors import ConfigError, DataError, DataWarning
 from palate.evaluation.ranking import steps
 from palate.files import replacing
 from palate.negatives import Mixture, mixture
-from palate.pipeline import prepared
 from palate.policies.language.prompters import new_prompter, saved_prompter, unlimited_prompter
 from palate.policies.language.prompts import Prompter
-from palate.run_folder import changed_config
+from palate.run_folder import changed_config, prepared
 from palate.training.holdout import split_training
 
 Form = Literal["trl", "llamafactory"]

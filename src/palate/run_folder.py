@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from palate.config import RunConfig, load_config
+from palate.data.prepared import Prepared
 from palate.errors import ConfigError
 from palate.files import link_or_copy, replacing, write_text
 
@@ -156,6 +157,16 @@ def changed_config(
                     "prepare CONFIG --out NEW."
                 )
     return config, any(key.startswith(DEPENDS_ON[stage]) for key in changed)
+
+
+def prepared(config: RunConfig, folder: Path) -> Prepared:
+    """The prepared data of a run folder."""
+    return Prepared(folder / "data", window_of(config), config.data.min_history)
+
+
+def window_of(config: RunConfig) -> int:
+    """Interactions among which a context's positives lie; 1 for the next item."""
+    return 1 if config.data.positives == "next" else config.data.window
 
 
 def branch(

@@ -6,8 +6,9 @@ import pytest
 
 from palate.config import parse_config
 from palate.evaluation.examples import EXAMPLES, HISTORY, SCHEMA
-from palate.pipeline import prepared, run
+from palate.pipeline import run
 from palate.policies import load_policy
+from palate.run_folder import prepared
 
 SMALL = {
     "trackers": [],

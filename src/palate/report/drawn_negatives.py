@@ -10,7 +10,7 @@ from palate.data.prepared import sample_contexts
 from palate.data.simulator import Simulation
 from palate.evaluation.false_negatives import LikedLater, WouldLike
 from palate.negatives import mixture
-from palate.pipeline import prepared
+from palate.run_folder import prepared
 from palate.training.holdout import split_training
 
 FROM_THE_LOG = ("uniform", "popularity", "observed")

@@ -8,9 +8,9 @@ from pathlib import Path
 from palate.config import RunConfig
 from palate.environment import check_data, check_environment, device_of
 from palate.files import link_or_copy, replacing, write_text
-from palate.pipeline import evaluate_stage, prepare_stage, prepared, road_of
+from palate.pipeline import evaluate_stage, prepare_stage, road_of
 from palate.report.table import markdown_table
-from palate.run_folder import branch, claimed
+from palate.run_folder import branch, claimed, prepared
 from palate.sweep.lock import locked
 from palate.sweep.plan import Kind
 from palate.sweep.seconds import clocked
