@@ -170,7 +170,7 @@ def test_kept_candidate_sets_belong_to_a_checkpoint(small_data, tmp_path):
     for state in tmp_path.rglob("pools_0.pt"):
         state.unlink()
     with pytest.raises(CheckpointError, match=r"lacks pools_0\.pt"):
-        trained("language", small_data, tmp_path, **options)
+        trained("language", small_data, tmp_path, max_steps=6, **options)
 
 
 def completed(policy, data, negatives, pool, epoch=0, step=0, pools=None, examples=range(4)):
