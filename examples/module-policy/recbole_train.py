@@ -10,6 +10,7 @@ import argparse
 import csv
 import gzip
 from pathlib import Path
+from typing import Any
 
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
@@ -18,7 +19,7 @@ from recbole_export import export
 
 
 def main() -> None:
-    """Write RecBole's form of the log, train, and export the best checkpoint."""
+    """Write RecBole's form of the log, train, and export the best epoch's weights."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -39,20 +40,29 @@ def main() -> None:
             "valid_metric": "NDCG@10",
             "epochs": given.epochs,
             "show_progress": False,
+            "use_gpu": False,
         },
     )
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
-    training, validation, test = data_preparation(config, create_dataset(config))
-    model = get_model("SASRec")(config, training._dataset).to(config["device"])
+    dataset = create_dataset(config)
+    training, validation, test = data_preparation(config, dataset)
+    model = get_model("SASRec")(config, training._dataset)
     trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
-    checkpoint = given.out / "saved" / "sasrec.pth"
-    trainer.saved_model_file = str(checkpoint)
-    trainer.fit(training, validation)
-    # not load_best_model=True: RecBole's own loading fails where torch is 2.6 or newer
-    print("RecBole's own test figures of the last epoch:")
-    print(dict(trainer.evaluate(test, load_best_model=False)))
-    print(f"best checkpoint: {trainer.saved_model_file}, and {export(checkpoint)}")
+    best: dict[str, Any] = {"score": -1.0}
+
+    def keep_best(_: int, score: float) -> None:
+        if score >= best["score"]:
+            weights = {name: one.clone() for name, one in model.state_dict().items()}
+            best.update(score=score, weights=weights)
+
+    # saved=False: RecBole's checkpoints are pickles, which torch 2.6 and newer refuse to load
+    trainer.fit(training, validation, saved=False, callback_fn=keep_best)
+    model.load_state_dict(best["weights"])
+    print(f"RecBole's own test figures: {dict(trainer.evaluate(test, load_best_model=False))}")
+    out = given.out / "saved" / "sasrec.safetensors"
+    export(model, dataset, config, out)
+    print(f"wrote {out}")
 
 
 def write_log(sequences: Path, path: Path, users: int | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from palate.sweep.plan import Job
 
@@ -45,9 +45,9 @@ class Worker:
                 "TOKENIZERS_PARALLELISM": "false",
             },
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._jobs, self._answers = self._process.stdin, self._process.stdout
+        pipes: Any = self._process
+        self._jobs: IO[str] = pipes.stdin
+        self._answers: IO[str] = pipes.stdout
         self.ready = self._answers.fileno()
 
     def send(self, job: dict[str, Any]) -> None:
