@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.comparison.runs import RankTable
+from palate.evaluation.ranking import Ranks
 
 GAIN = np.mean(1 / np.log2(np.arange(1, 11) + 1))
 """Mean NDCG@10 of an answer found at any of the first ten places alike."""
@@ -50,7 +50,7 @@ class World:
         gained = self.lift * GAIN * mean * (1 - mean) * SPREAD / (SPREAD + 1)
         return float((p * n * gained).sum() / (p * n).sum())
 
-    def draw(self, random: np.random.Generator, n_users: int) -> tuple[RankTable, RankTable]:
+    def draw(self, random: np.random.Generator, n_users: int) -> tuple[Ranks, Ranks]:
         """Ranks of a and b: half of the contexts are as easy or hard for both alike."""
         numbers, p = self.counts()
         counts = random.choice(numbers, n_users, p=p)
@@ -66,6 +66,6 @@ class World:
             ranks.append(np.where(own < probability, place, 10 + place).astype(float))
         ids = np.arange(n)
         one, other = (
-            RankTable(ids, ids, users, np.zeros(n, int), np.ones(n, int), rank) for rank in ranks
+            Ranks(ids, ids, users, np.zeros(n, int), np.ones(n, int), rank) for rank in ranks
         )
         return one, other

@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +26,26 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{name} is not beside this checkout (../shared)")
     return path
+
+
+def command(
+    *arguments: object, folder: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`palate` as a user types it, in a process of its own.
+
+    Args:
+        arguments: behind `palate`.
+        folder: where to; None for here.
+        environment: variables beside this process's own.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "palate.cli", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class Stop(Exception):

@@ -1,13 +1,11 @@
 """Preference rows out of a run folder, and back in."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from conftest import log
+from conftest import command, log
 from palate.config import load_config, parse_config
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared
@@ -226,16 +224,12 @@ def test_contexts_without_negatives_are_left_out_and_said(folder, tmp_path):
 
 
 def test_the_command(folder, tmp_path):
-    def command(*arguments):
-        asked = [sys.executable, "-m", "palate.cli", "export", *map(str, arguments)]
-        return subprocess.run(asked, capture_output=True, text=True, check=False)
-
     out = tmp_path / "rows.jsonl"
-    done = command(folder, "--out", out, "--split", "test", "--one-rejected")
+    done = command("export", folder, "--out", out, "--split", "test", "--one-rejected")
     assert done.returncode == 0, done.stderr
     assert f"{len(lines(out)):,} rows of " in done.stdout
     assert isinstance(lines(out)[0]["rejected"], str)
-    again = command(folder, "--out", out)
+    again = command("export", folder, "--out", out)
     assert again.returncode == 2
     assert again.stderr.startswith("palate: --out ")
     assert len(again.stderr.splitlines()) == 1

@@ -1,7 +1,6 @@
 """The whole road on a small simulated log, through the command line a user types."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 import palate
+from conftest import command
 from palate.audit import audit, read_audit
 from palate.files import write_json
 
@@ -30,16 +30,6 @@ SMALL = {
     },
     "evaluation": {"validation_contexts": 20, "bootstrap": 100},
 }
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "palate.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from palate.comparison.pairs import any_seed_interval, spread
-from palate.comparison.runs import RankTable
+from palate.evaluation.ranking import Ranks
 from palate.evaluation.significance import user_error
 
 
 def test_a_part_is_ranked_as_though_no_more_were_held_out():
     # Context 0 has answers at ranks 1 and 30, context 1 one at rank 3.
-    table = RankTable(
+    table = Ranks(
         group=np.array([0, 0, 1]),
         context_id=np.array([10, 10, 20]),
         user_id=np.array([5, 5, 6]),

@@ -1,8 +1,6 @@
 """The examples of modules of one's own: two towers learn and align; RecBole's SASRec."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from conftest import command
 from palate.data.contexts import Context
 from palate.errors import CheckpointError
 from palate.policies.policy_factory import named_factory
@@ -22,17 +21,11 @@ FOLDER = ROOT / "examples" / "module-policy"
 
 @pytest.mark.slow
 def test_two_towers_learn_and_gain_by_alignment(tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "palate.cli", "run", "examples/two-tower.yaml"),
-            *("--out", str(tmp_path / "out")),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = command(
+        *("run", "examples/two-tower.yaml", "--out", tmp_path / "out"),
+        folder=ROOT,
+        OMP_NUM_THREADS="1",
+        CUDA_VISIBLE_DEVICES="",
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())

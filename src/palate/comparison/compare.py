@@ -13,8 +13,9 @@ from palate.comparison.differences import corrected, differences, differences_by
 from palate.comparison.groups import Group, grouped
 from palate.comparison.pairs import Pairing, paired
 from palate.comparison.rows import Comparison, Drift, Row
-from palate.comparison.runs import PROTOCOLS, EvaluatedRun, RankTable
+from palate.comparison.runs import PROTOCOLS, EvaluatedRun
 from palate.errors import ConfigError, did_you_mean
+from palate.evaluation.ranking import Ranks
 from palate.evaluation.significance import paired_difference
 from palate.progress import progress_bar
 
@@ -34,7 +35,7 @@ class Contestant:
     group: Group
     stage: str
 
-    def ranked(self, protocol: str) -> list[tuple[EvaluatedRun, RankTable]]:
+    def ranked(self, protocol: str) -> list[tuple[EvaluatedRun, Ranks]]:
         """Its runs and their ranks."""
         return [(run, run.table(self.stage, protocol)) for run in self.group.runs]
 

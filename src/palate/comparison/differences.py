@@ -15,8 +15,9 @@ from palate.comparison.pairs import (
     spread,
 )
 from palate.comparison.rows import Mean, Row
-from palate.comparison.runs import EvaluatedRun, RankTable
+from palate.comparison.runs import EvaluatedRun
 from palate.data.contexts import Ids
+from palate.evaluation.ranking import Ranks
 from palate.evaluation.significance import Difference, bootstrap_interval, holm
 from palate.evaluation.slices import Slice, slices_of
 
@@ -29,7 +30,7 @@ Test = Callable[[NDArray, NDArray, Ids], Difference]
 
 def means_of(
     side: str,
-    ranked: Sequence[tuple[EvaluatedRun, RankTable]],
+    ranked: Sequence[tuple[EvaluatedRun, Ranks]],
     protocol: str,
     metrics: Sequence[str],
     seed: int,

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from palate.comparison.runs import EvaluatedRun, RankTable
+from palate.comparison.runs import EvaluatedRun
 from palate.data.contexts import Ids
 from palate.errors import DataError
+from palate.evaluation.ranking import Ranks
 from palate.evaluation.significance import user_error
 
 Values = dict[str, NDArray[np.float64]]
@@ -30,8 +31,8 @@ class Pair:
     """
 
     run: EvaluatedRun
-    a: tuple[RankTable, ...]
-    b: tuple[RankTable, ...]
+    a: tuple[Ranks, ...]
+    b: tuple[Ranks, ...]
 
     def values(
         self, metrics: Sequence[str], rows: NDArray[np.bool_] | None = None
@@ -65,8 +66,8 @@ class Pairing:
 
 
 def paired(
-    a: Sequence[tuple[EvaluatedRun, RankTable]],
-    b: Sequence[tuple[EvaluatedRun, RankTable]],
+    a: Sequence[tuple[EvaluatedRun, Ranks]],
+    b: Sequence[tuple[EvaluatedRun, Ranks]],
     protocol: str,
 ) -> Pairing:
     """Two sides seed by seed where their seeds match.
@@ -99,7 +100,7 @@ def paired(
     return Pairing(pairs, len(pairs), same_contexts([of_a[seed] for seed in common]), note)
 
 
-def same_contexts(ranked: Sequence[tuple[EvaluatedRun, RankTable]]) -> bool:
+def same_contexts(ranked: Sequence[tuple[EvaluatedRun, Ranks]]) -> bool:
     """Whether all runs have ranked the same answers of the same data."""
     first, table = ranked[0]
     return all(
@@ -109,7 +110,7 @@ def same_contexts(ranked: Sequence[tuple[EvaluatedRun, RankTable]]) -> bool:
 
 
 def _unlike(
-    one: tuple[EvaluatedRun, RankTable], other: tuple[EvaluatedRun, RankTable], protocol: str
+    one: tuple[EvaluatedRun, Ranks], other: tuple[EvaluatedRun, Ranks], protocol: str
 ) -> str:
     """Why two runs cannot be compared, or ""."""
     (run, table), (second, second_table) = one, other

@@ -1,8 +1,6 @@
 """An evaluated run, read from its folder: what it ranked, and all that must agree with others."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,54 +11,13 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from palate.data.contexts import Ids
 from palate.data.prepared import Prepared
 from palate.errors import CheckpointError, ConfigError, did_you_mean
-from palate.evaluation.metrics import context_metrics
+from palate.evaluation.ranking import Ranks
 from palate.run_folder import FREE_TO_CHANGE, MARK
 
 COLUMNS = ("context_id", "user_id", "item_id", "level", "rank")
 PROTOCOLS = ("catalogue", "candidates")
-
-
-@dataclass(frozen=True)
-class RankTable:
-    """Ranks of one stage under one protocol, by context and item.
-
-    Attributes:
-        group: (R,) the list a rank comes from; in `catalogue` a context, in `candidates` a row.
-        context_id, user_id, item_id, level: (R,) whose answer it is.
-        rank: (R,) float ranks.
-    """
-
-    group: Ids
-    context_id: Ids
-    user_id: Ids
-    item_id: Ids
-    level: Ids
-    rank: NDArray[np.float64]
-
-    def values(
-        self, metrics: Sequence[str], rows: NDArray[np.bool_] | None = None
-    ) -> tuple[dict[str, NDArray[np.float64]], Ids]:
-        """Metrics of each list, and its user; of some rows alone, as though no more were held out.
-
-        Args:
-            metrics: such as "ndcg@10".
-            rows: (R,) which rows; None for all.
-        """
-        chosen = np.ones(len(self.rank), bool) if rows is None else rows
-        lists, first, group = np.unique(self.group[chosen], return_index=True, return_inverse=True)
-        cutoffs = sorted({int(metric.split("@")[1]) for metric in metrics})
-        found = context_metrics(group, self.rank[chosen], self.level[chosen], len(lists), cutoffs)
-        return {metric: found[metric] for metric in metrics}, self.user_id[chosen][first]
-
-    def same_answers(self, other: "RankTable") -> bool:
-        """Whether both have ranked the same answers of the same contexts."""
-        return all(
-            np.array_equal(getattr(self, name), getattr(other, name))
-            for name in ("context_id", "user_id", "item_id", "level")
-        )
 
 
 class EvaluatedRun:
@@ -109,7 +66,7 @@ class EvaluatedRun:
         return Prepared(self.folder / "data", window=1)
 
     @cached_property
-    def tables(self) -> dict[str, dict[str, RankTable]]:
+    def tables(self) -> dict[str, dict[str, Ranks]]:
         """[stage][protocol] → ranks."""
         path = self.folder / "ranks.parquet"
         try:
@@ -121,7 +78,7 @@ class EvaluatedRun:
         except (pa.ArrowException, OSError, KeyError) as error:
             raise self._damaged(path.name, "is not a readable table of ranks") from error
         used = self.metrics["test_contexts"]["used"]
-        found: dict[str, dict[str, RankTable]] = {}
+        found: dict[str, dict[str, Ranks]] = {}
         for stage in dict.fromkeys(stages):
             for protocol in PROTOCOLS:
                 rows = (stages == stage) & (protocols == protocol)
@@ -136,7 +93,7 @@ class EvaluatedRun:
                     found.setdefault(stage, {})[protocol] = one
         return found
 
-    def protocols(self, stage: str) -> dict[str, RankTable]:
+    def protocols(self, stage: str) -> dict[str, Ranks]:
         """Ranks of a stage by protocol.
 
         Raises:
@@ -147,7 +104,7 @@ class EvaluatedRun:
             raise ConfigError(f"--stage {stage}: {self.folder} has no such stage.{hint}")
         return self.tables[stage]
 
-    def table(self, stage: str, protocol: str) -> RankTable:
+    def table(self, stage: str, protocol: str) -> Ranks:
         """Ranks of a stage under a protocol.
 
         Raises:
@@ -173,12 +130,12 @@ class EvaluatedRun:
         )
 
 
-def _rank_table(protocol: str, columns: dict[str, NDArray]) -> RankTable:
+def _rank_table(protocol: str, columns: dict[str, NDArray]) -> Ranks:
     order = np.lexsort((columns["item_id"], columns["context_id"]))
     ordered = {name: column[order] for name, column in columns.items()}
     by_context = np.unique(ordered["context_id"], return_inverse=True)[1]
     group = by_context if protocol == "catalogue" else np.arange(len(order))
-    return RankTable(group=group, **ordered)
+    return Ranks(group=group, **ordered)
 
 
 def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -146,6 +146,15 @@ class ContextSet(Sequence[Context]):
         """(contexts,) items before each."""
         return self.begins - self.interactions.first_row[self.users]
 
+    def positive_rows(self) -> tuple[Ids, Ids]:
+        """(P,) the context of each positive, in order, and the row of the log where it stands."""
+        lengths = self.ends - self.begins
+        context = np.repeat(np.arange(len(self)), lengths)
+        first = np.cumsum(lengths) - lengths
+        rows = np.arange(len(context)) + (self.begins - first)[context]
+        liked = self.interactions.levels[rows] > 0
+        return context[liked], rows[liked]
+
     @overload
     def __getitem__(self, index: int) -> Context: ...
     @overload

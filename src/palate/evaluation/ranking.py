@@ -47,12 +47,33 @@ class Ranks:
     rank: NDArray[np.float64]
     lists: Ids | None = None
 
-    def per_group(self, cutoffs: Sequence[int]) -> tuple[dict[str, NDArray[np.float64]], Ids]:
-        """Metrics of each list, and its user."""
-        n_groups = int(self.group.max()) + 1
-        users = np.zeros(n_groups, np.int64)
-        users[self.group] = self.user_id
-        return context_metrics(self.group, self.rank, self.level, n_groups, cutoffs), users
+    def per_group(
+        self, cutoffs: Sequence[int], rows: NDArray[np.bool_] | None = None
+    ) -> tuple[dict[str, NDArray[np.float64]], Ids]:
+        """Metrics of each list, and its user; of some rows alone, as though no more were held out.
+
+        Args:
+            cutoffs: of the metrics.
+            rows: (R,) which rows; None for all.
+        """
+        chosen = np.ones(len(self.rank), bool) if rows is None else rows
+        lists, first, group = np.unique(self.group[chosen], return_index=True, return_inverse=True)
+        metrics = context_metrics(group, self.rank[chosen], self.level[chosen], len(lists), cutoffs)
+        return metrics, self.user_id[chosen][first]
+
+    def values(
+        self, metrics: Sequence[str], rows: NDArray[np.bool_] | None = None
+    ) -> tuple[dict[str, NDArray[np.float64]], Ids]:
+        """`per_group` by the names of metrics, such as "ndcg@10"."""
+        found, users = self.per_group(sorted({int(m.split("@")[1]) for m in metrics}), rows)
+        return {metric: found[metric] for metric in metrics}, users
+
+    def same_answers(self, other: "Ranks") -> bool:
+        """Whether both have ranked the same answers of the same contexts."""
+        return all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("context_id", "user_id", "item_id", "level")
+        )
 
     def table(self, stage: str, protocol: str) -> pa.Table:
         """Rows for `ranks.parquet`."""
@@ -88,15 +109,16 @@ def rank_catalogue(
         batch_size: contexts scored at once.
         label: what the progress bar says; None for no bar.
     """
-    counts = [len(context.positives) for context in contexts]
-    firsts = np.concatenate([[0], np.cumsum(counts)])
+    log = contexts.interactions
+    context_of, positive = contexts.positive_rows()
+    firsts = np.searchsorted(context_of, np.arange(len(contexts) + 1))
     ranks, lists = np.zeros(firsts[-1]), [np.empty(0, np.int64)] * len(contexts)
     listed = np.zeros(0 if candidates is None else len(candidates.row))
     by_length = np.argsort(contexts.history_lengths, kind="stable")  # like lengths pad little
     for start in steps(len(contexts), batch_size, label):
         chosen = by_length[start : start + batch_size]
         batch = [contexts[int(index)] for index in chosen]
-        scores = np.array(scorer(batch), copy=True)
+        scores = scorer(batch)
         if candidates is not None:
             rows, lines = _of_contexts(chosen, candidates.first_lines(len(contexts)))
             shown = candidates.item_ids[lines]
@@ -104,22 +126,23 @@ def rank_catalogue(
             of_shown[shown == PADDING_ITEM] = -np.inf
             listed[lines] = ranks_of(of_shown, np.arange(len(shown)), candidates.place[lines])
         if exclude_history:
+            scores = scores.copy()
             for offset, context in enumerate(batch):
                 own = scores[offset, context.positives]
                 scores[offset, context.history] = -np.inf
                 scores[offset, context.positives] = own
         rows, places = _of_contexts(chosen, firsts)
-        ranks[places] = ranks_of(scores, rows, np.concatenate([c.positives for c in batch]))
+        ranks[places] = ranks_of(scores, rows, log.items[positive[places]])
         top = torch.from_numpy(scores).topk(min(LIST_LENGTH, scores.shape[1]), dim=1).indices
         for index, best in zip(chosen, top.numpy(), strict=True):
             lists[index] = best
     result = {
         "catalogue": Ranks(
-            group=np.repeat(np.arange(len(contexts)), counts),
-            context_id=np.repeat([c.context_id for c in contexts], counts),
-            user_id=np.repeat([c.user_id for c in contexts], counts),
-            item_id=np.concatenate([c.positives for c in contexts]),
-            level=np.concatenate([c.levels for c in contexts]),
+            group=context_of,
+            context_id=contexts.begins[context_of],
+            user_id=log.users[positive],
+            item_id=log.items[positive],
+            level=log.levels[positive],
             rank=ranks,
             lists=np.stack(lists),
         )
@@ -155,13 +178,11 @@ def candidate_ranks(
     contexts: ContextSet, candidates: Candidates, rank: NDArray[np.float64]
 ) -> Ranks:
     """Long form of one rank per candidate list."""
-    users = np.array([context.user_id for context in contexts])
-    ids = np.array([context.context_id for context in contexts])
     lines = np.arange(len(rank))
     return Ranks(
         group=lines,
-        context_id=ids[candidates.row],
-        user_id=users[candidates.row],
+        context_id=contexts.begins[candidates.row],
+        user_id=contexts.users[candidates.row],
         item_id=candidates.item_ids[lines, candidates.place],
         level=candidates.level,
         rank=rank,
