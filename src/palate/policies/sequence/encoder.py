@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from palate.policies.sequence.sparse_experts import SparseFeedForward
 
+Places = tuple[Tensor, Tensor]
+"""(N,) rows and (N,) columns in (R, L)."""
+
 
 class CausalEncoder(nn.Module):
-    """Item vectors (R, L, d) → what is known after each of them (R, L, d).
+    """Item vectors (R, L, d) → what is known after some of them (N, d).
 
     Args:
         hidden: width d.
@@ -44,24 +47,30 @@ class CausalEncoder(nn.Module):
             Block(hidden, heads, inner, dropout, experts, experts_per_item) for _ in range(layers)
         )
 
-    def forward(self, vectors: Tensor, real: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """What is known after each item, and the router logits of each layer with experts.
+    def forward(
+        self, vectors: Tensor, places: Places, real: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What is known at some places, and the router logits of each layer with experts.
 
         Args:
             vectors: (R, L, d).
+            places: what is asked. Where they are no more than the rows, the last layer leaves the
+                others out.
             real: (R, L) which places hold an item, where there are experts.
 
         Returns:
-            (R, L, d), and (real places, experts) for each such layer.
+            (N, d), and (places read, experts) for each such layer.
         """
-        places = torch.arange(vectors.shape[1], device=vectors.device)
-        state = self.dropout(self.norm(vectors + self.positions(places)))
+        at = torch.arange(vectors.shape[1], device=vectors.device)
+        state = self.dropout(self.norm(vectors + self.positions(at)))
+        few = len(places[0]) <= len(vectors)
         routed = []
-        for block in self.blocks:
-            state, logits = block(state, real)
+        for number, block in enumerate(self.blocks, start=1):
+            is_last = number == len(self.blocks)
+            state, logits = block(state, real, places if few and is_last else None)
             if logits is not None:
                 routed.append(logits)
-        return state, routed
+        return state if few else state[places], routed
 
 
 class Block(nn.Module):
@@ -80,9 +89,15 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(hidden)
         self.feed_forward_norm = nn.LayerNorm(hidden)
 
-    def forward(self, state: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(R, L, d) → (R, L, d), and the router's logits where there are experts."""
-        state = self.attention_norm(state + self.attention(state))
+    def forward(
+        self, state: Tensor, real: Tensor | None, places: Places | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(R, L, d) → (R, L, d) or (N, d) at the places, and the router's logits where there are
+        experts."""
+        attended = self.attention(state, places)
+        if places is not None:
+            state, real = state[places], None if real is None else real[places]
+        state = self.attention_norm(state + attended)
         said, logits = self.feed_forward(state, real)
         return self.feed_forward_norm(state + said), logits
 
@@ -98,8 +113,10 @@ class CausalAttention(nn.Module):
         self.attention_dropout = dropout
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, state: Tensor) -> Tensor:
-        """(R, L, d) → (R, L, d)."""
+    def forward(self, state: Tensor, places: Places | None = None) -> Tensor:
+        """(R, L, d) → (R, L, d), or (N, d) at the places."""
+        if places is not None:
+            return self._at(state, *places)
         rows, length, hidden = state.shape
         projected = self.queries_keys_values(state).view(rows, length, 3, self.heads, -1)
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)
@@ -108,6 +125,24 @@ class CausalAttention(nn.Module):
             queries, keys, values, dropout_p=dropout, is_causal=True
         )
         return self.dropout(self.output(mixed.transpose(1, 2).reshape(rows, length, hidden)))
+
+    def _at(self, state: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """(N, d): one query each, against the keys and values of its row up to its column."""
+        hidden, length = state.shape[2], state.shape[1]
+        of_queries, of_others = self.queries_keys_values.weight.split([hidden, 2 * hidden])
+        query_bias, other_bias = self.queries_keys_values.bias.split([hidden, 2 * hidden])
+        queries = F.linear(state[rows, columns], of_queries, query_bias)
+        others = F.linear(state, of_others, other_bias)[rows]
+        keys, values = others.view(len(rows), length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        seen = torch.arange(length, device=state.device) <= columns[:, None]
+        mixed = F.scaled_dot_product_attention(
+            queries.view(len(rows), self.heads, 1, -1),
+            keys,
+            values,
+            attn_mask=seen[:, None, None],
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        return self.dropout(self.output(mixed.reshape(len(rows), hidden)))
 
 
 class FeedForward(nn.Module):

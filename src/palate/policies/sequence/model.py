@@ -197,8 +197,9 @@ class SequenceModel(PreTrainedModel):
             real = places < moments.lengths()[:, None]
         states, routed = [], []
         for number, stream in enumerate(self._streams()):
-            state, logits = stream.encoder(streams[:, :, number], real)
-            states.append(state[moments.rows, moments.columns])
+            asked = (moments.rows, moments.columns)
+            state, logits = stream.encoder(streams[:, :, number], asked, real)
+            states.append(state)
             routed += logits
         return Read(torch.stack(states, dim=1), routed)
 
