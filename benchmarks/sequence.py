@@ -11,9 +11,9 @@ of its own and they take turns.
 Without a stage: seconds of an epoch over the same targets, seconds and memory of a full ranking.
 --quality trains both to their best for three seeds; RecBole's model then reads its batches in parts
 of like length, which gives the same in a fraction of the time, and its time is taken without.
---sparse trains ours with sparse feed-forward layers. --scaling takes steps over catalogues of 1,000
-to 1,000,000 items. What --quality and --sparse have trained is kept in --cache, so a run that was
-stopped goes on with what is missing.
+--sparse times ours with sparse feed-forward layers beside dense ones, and trains them to their
+best. --scaling takes steps over catalogues of 1,000 to 1,000,000 items. What --quality and --sparse
+have trained is kept in --cache, so a run that was stopped goes on with what is missing.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,16 @@ TARGETS_A_STEP = 2048
 """RecBole's default, in rows of one target each; ours are whole histories with as many."""
 USERS_AT_ONCE = {"RecBole": 4096, "RecBole, 256 at once": 256, "Palate": 256}
 """RecBole's default, the same as ours, and ours."""
-TRAINS = ("RecBole", "Palate")
-"""Sides that differ in training."""
+ALIKE = ("RecBole, 256 at once",)
+"""Sides that train as another does."""
 QUICK_USERS = 250
-SPARSE: dict[str, dict[str, Any]] = {
-    "dense, inner 256": {},
-    "8 experts of 128, 2 used": {"inner": 128, "experts": 8},
-    "8 experts of 256, 2 used": {"inner": 256, "experts": 8},
-    "dense, inner 2,048": {"inner": 2048},
+DENSE, SPARSE = "dense, inner 256", "8 experts of 128, 2 used"
+SHAPES: dict[str, dict[str, Any]] = {
+    DENSE: {},
+    SPARSE: {"inner": 128, "experts": 8},
+    "dense, inner 1,024": {"inner": 1024},
 }
-"""As dense as 2 × 128 and as large as 8 × 256: the neighbours of the sparse ones."""
+"""The sparse one between the dense ones that are as large as what it uses and as what it has."""
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 SAMPLES = 1_000
 HISTORIES, LENGTH = 64, 20
@@ -133,26 +134,29 @@ class Sides:
 
 def speed(sides: Sides, turns: int) -> dict[str, Any]:
     """Seconds of both sides turn by turn, then memory in fresh processes."""
-    ready, timed = timings(sides, turns)
+    starts = {name: partial(sides.start, name) for name in USERS_AT_ONCE}
+    ready, timed = timings(starts, turns)
     memory: dict[str, Any] = {}
-    for name in USERS_AT_ONCE:
-        with sides.start(name) as worker:
+    for name, start in starts.items():
+        with start() as worker:
             memory[name] = {"evaluate": worker.ask("evaluate")["memory"]}
-        if name in TRAINS:
-            with sides.start(name) as worker:
+        if name not in ALIKE:
+            with start() as worker:
                 memory[name]["epoch"] = worker.ask("epoch")["memory"]
     return {"ready": ready, "timed": timed, "memory": memory}
 
 
-def timings(sides: Sides, turns: int) -> tuple[dict[str, Any], dict[str, dict[str, list[Any]]]]:
+def timings(
+    starts: Mapping[str, Callable[..., Worker]], turns: int
+) -> tuple[dict[str, Any], dict[str, dict[str, list[Any]]]]:
     """What it takes until each side is ready, and its answers by kind of work, turn by turn."""
-    workers = {name: sides.start(name, keeps_memory=True) for name in USERS_AT_ONCE}
+    workers = {name: start(keeps_memory=True) for name, start in starts.items()}
     ready = {name: worker.ready for name, worker in workers.items()}
     measured: dict[str, dict[str, list[Any]]] = {"epoch": {}, "evaluate": {}}
     for turn in range(-1 if turns > 1 else 0, turns):  # the one before the first warms up
         for work, of in measured.items():
             for name, worker in workers.items():
-                if work == "epoch" and name not in TRAINS:
+                if work == "epoch" and (turn < 0 or name in ALIKE):
                     continue
                 answer = worker.ask(work)
                 of.setdefault(name, []).append(answer)
@@ -183,7 +187,7 @@ def speed_report(figures: dict[str, Any]) -> str:
     ready = "".join(
         f"| {name} | {one['seconds']:.1f} | {one['memory']['peak']:,.0f} |\n"
         for name, one in figures["ready"].items()
-        if name in TRAINS
+        if name not in ALIKE
     )
     return f"""# SASRec's speed, here and in RecBole 1.2.1
 
@@ -214,21 +218,25 @@ def trained(sides: Sides, given: argparse.Namespace) -> tuple[dict[str, Any], st
     cache = given.cache / "quick" if given.quick else given.cache
     seeds = given.seeds[:1] if given.quick else given.seeds
     if given.stage == "quality":
-        of: dict[str, dict[str, Any]] = {"RecBole": {}, "Palate": {}}
+        starts = {name: partial(sides.start, name) for name in ("RecBole", "Palate")}
         found = {
-            (name, seed): fitted(sides.start, cache, name, name, seed, {})
+            (name, seed): fitted(partial(start, seed), cache, name, seed)
             for seed in seeds
-            for name in of
+            for name, start in starts.items()
         }
-        timed = timings(sides, turns=1)[1]
-        seconds = {name: sum(timed[work][name][0]["seconds"] for work in timed) for name in of}
-        return quality_report(found, seeds, seconds)
+        return quality_report(found, seeds, timings(starts, turns=1)[1])
+    starts = {name: partial(sides.start, "Palate", shape=shape) for name, shape in SHAPES.items()}
     found = {
-        (name, seed): fitted(sides.start, cache, "Palate", name, seed, shape)
+        (name, seed): fitted(partial(starts[name], seed), cache, kept, seed)
         for seed in seeds
-        for name, shape in SPARSE.items()
+        for name, kept in ((DENSE, "Palate"), (SPARSE, SPARSE))
     }
-    return sparse_report(found, seeds, list(SPARSE))
+    sizes = {}
+    for name, start in starts.items():
+        with start() as worker:
+            sizes[name] = worker.ask("parameters")
+    timed = timings(starts, turns=1 if given.quick else 5)[1]
+    return sparse_report(found, seeds, timed, sizes)
 
 
 def scaling(quick: bool) -> dict[str, Any]:

@@ -99,7 +99,11 @@ def side(given: dict[str, Any]) -> dict[str, Callable[..., Any]]:
         kept: dict[str, Any] = {name: one.rank[order] for name, one in found.items()}
         kept |= {"users": users[of.user_id][order], "items": items[of.item_id][order]}
         np.savez(out, **kept)
-        return {"curve": curve, "best": max(score for _, score in curve)}
+        answer: dict[str, Any] = {"curve": curve, "best": max(score for _, score in curve)}
+        if given["shape"].get("experts"):
+            load = policy.expert_load(data.training_histories)
+            answer["least_load"] = float(load.min() / policy.model.config.experts_per_item)
+        return answer
 
     return {"epoch": epoch, "evaluate": evaluate, "fit": fit, "parameters": lambda: size(policy)}
 

@@ -16,25 +16,18 @@ from palate.evaluation.significance import bootstrap_interval, paired_difference
 METRICS = ("ndcg@10", "hr@10", "ndcg@5", "mrr@5")
 Fits = Mapping[tuple[str, int], Mapping[str, Any]]
 """(side, seed) → what `fitted` gives."""
+Timed = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+"""[work][side] → answers, turn by turn; the works are an epoch and a full ranking."""
 
 
-def fitted(
-    start: Callable[..., Worker],
-    cache: Path,
-    side: str,
-    name: str,
-    seed: int,
-    shape: Mapping[str, Any],
-) -> dict[str, Any]:
+def fitted(start: Callable[..., Worker], cache: Path, name: str, seed: int) -> dict[str, Any]:
     """A side trained to its best, from the cache if it is there.
 
     Args:
         start: starts a side's process.
         cache: folder of results.
-        side: which process.
-        name: what it is called in the cache; one shape has one name.
+        name: what it is called in the cache.
         seed: of weights and order.
-        shape: of the model, where it is not SASRec.
 
     Returns:
         curve (seconds since the start and validation NDCG@10 of each epoch), and `users`, `items`,
@@ -44,22 +37,17 @@ def fitted(
     kept, ranks = (cache / f"{words}-{seed}.{end}" for end in ("json", "npz"))
     if not kept.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        with start(side, seed=seed, shape=shape, keeps_memory=True) as worker:
+        with start(keeps_memory=True) as worker:
             answer = worker.ask("fit", out=str(ranks))
-            if side == "Palate":
-                answer |= {"parameters": worker.ask("parameters")}
-                answer |= {"evaluate": worker.ask("evaluate")["seconds"]}
         kept.write_text(json.dumps(answer) + "\n", "utf-8")
     with np.load(ranks) as arrays:
         return json.loads(kept.read_text("utf-8")) | {n: arrays[n] for n in arrays.files}
 
 
-def quality_report(
-    found: Fits, seeds: Sequence[int], seconds: Mapping[str, float]
-) -> tuple[dict[str, Any], str]:
-    """Figures, and the tables as Markdown, of RecBole and Palate; `seconds` of an epoch with its
-    validation, by name."""
+def quality_report(found: Fits, seeds: Sequence[int], timed: Timed) -> tuple[dict[str, Any], str]:
+    """Figures, and the tables as Markdown, of RecBole and Palate."""
     names = ["RecBole", "Palate"]
+    seconds = _seconds(timed)
     figures, tables = {}, ""
     for protocol, title in (("unmasked", "seen items allowed"), ("masked", "seen items left out")):
         per_user = {name: _over_seeds(found, name, seeds, protocol) for name in names}
@@ -101,7 +89,7 @@ def quality_report(
         _epochs_to_best(found["RecBole", seed]) / _epochs_to_best(found["Palate", seed]) * slower
         for seed in seeds
     ]
-    figures |= {"seconds": dict(seconds), "seconds_to_best_ratio": ratios}
+    figures |= {"seconds": seconds, "seconds_to_best_ratio": ratios}
     differs = max(found["RecBole", seed]["differs"] for seed in seeds)
     text = f"""# SASRec's quality, here and in RecBole 1.2.1
 
@@ -122,41 +110,53 @@ outputs differ by at most {differs:.0e}.
 
 
 def sparse_report(
-    found: Fits, seeds: Sequence[int], names: Sequence[str]
+    found: Fits, seeds: Sequence[int], timed: Timed, sizes: Mapping[str, Mapping[str, int]]
 ) -> tuple[dict[str, Any], str]:
-    """Figures, and the table as Markdown, of feed-forward layers dense and sparse."""
-    figures: dict[str, Any] = {}
-    rows = ""
+    """Figures, and the tables as Markdown, of feed-forward layers dense and sparse.
+
+    Args:
+        found: those that were trained.
+        seeds: of `found`.
+        timed: all, the first of them what the others are compared with.
+        sizes: parameters of all.
+    """
+    names = list(dict.fromkeys(name for name, _ in found))
     users = found[names[0], seeds[0]]["users"]
+    rows = ""
+    for name, size in sizes.items():
+        cells = [f"{size['total']:,}", f"{size['active']:,}"]
+        cells += [f"{statistics.median(_ratios(of, name)):.2f}" for of in timed.values()]
+        rows += f"| {name} | {' | '.join(cells)} |\n"
+    seconds, intervals, reached = _seconds(timed), {}, ""
     for name in names:
-        of = [found[name, seed] for seed in seeds]
         per_user = _over_seeds(found, name, seeds, "masked")["ndcg@10"]
-        interval = bootstrap_interval(per_user, users, 0)
-        to_best = statistics.median(_time_to_best(one) for one in of)
-        epoch = statistics.median(one["curve"][-1][0] / len(one["curve"]) for one in of)
-        ranking = statistics.median(one["evaluate"] for one in of)
-        size = of[0]["parameters"]
-        figures[name] = {
-            "parameters": size,
-            "epoch": epoch,
-            "to_best": to_best,
-            "ranking": ranking,
-            "ndcg@10": interval,
-        }
-        rows += (
-            f"| {name} | {size['total']:,} | {size['active']:,} | {epoch:.1f} | {to_best:.0f} | "
-            f"{ranking:.2f} | {_cell(interval)} |\n"
+        intervals[name] = bootstrap_interval(per_user, users, 0)
+        epochs = [_epochs_to_best(found[name, seed]) for seed in seeds]
+        to_best = statistics.median(epochs) * seconds[name]
+        loads = [found[name, seed].get("least_load") for seed in seeds]
+        load = "–" if None in loads else f"{100 * min(loads):.1f} %"
+        reached += (
+            f"| {name} | {', '.join(map(str, epochs))} | {to_best:.0f} | {load} | "
+            f"{_cell(intervals[name])} |\n"
         )
+    figures = {"sizes": dict(sizes), "timed": dict(timed), "ndcg@10": intervals}
     text = f"""# Feed-forward layers of SASRec, dense and sparse
 
-Each trained until validation NDCG@10 has not risen for 10 epochs; seeds {_listed(seeds)}.
-Parameters are those besides the item vectors, and those that one place uses. NDCG@10 on the test
-with seen items left out: the mean over seeds, with its 95 % interval by user; seconds are medians
-over seeds.
+Parameters are those besides the item vectors, and those that one place uses. An epoch of training
+and the ranking of all items for all test users, against the first row: medians of the turns'
+ratios.
 
-| | parameters | used | epoch with validation, s | to the best, s | ranking all users, s | NDCG@10 |
-|---|---:|---:|---:|---:|---:|---:|
-{rows}"""
+| | parameters | used | epoch | full ranking |
+|---|---:|---:|---:|---:|
+{rows}
+Trained until validation NDCG@10 has not risen for 10 epochs; seeds {_listed(seeds)}. Seconds to the
+best are the median epochs to it times an epoch with its validation. Load is the least share of an
+expert in the items read, of any layer and seed. NDCG@10 on the test with seen items left out: the
+mean over seeds, with its 95 % interval by user.
+
+| | epochs to the best | seconds to the best | least load | NDCG@10 |
+|---|---:|---:|---:|---:|
+{reached}"""
     return figures, text
 
 
@@ -185,12 +185,22 @@ def _by_seed(
     return [float(_metrics(found[name, seed], protocol)[metric].mean()) for seed in seeds]
 
 
-def _time_to_best(one: Mapping[str, Any]) -> float:
-    return one["curve"][_epochs_to_best(one) - 1][0]
-
-
 def _epochs_to_best(one: Mapping[str, Any]) -> int:
     return int(np.argmax([score for _, score in one["curve"]])) + 1
+
+
+def _seconds(timed: Timed) -> dict[str, float]:
+    """Seconds of an epoch and a full ranking together, by side."""
+    return {
+        name: sum(statistics.median(one["seconds"] for one in of[name]) for of in timed.values())
+        for name in next(iter(timed.values()))
+    }
+
+
+def _ratios(of: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> list[float]:
+    """Turn by turn, how much longer a side takes than the first."""
+    first = next(iter(of.values()))
+    return [one["seconds"] / base["seconds"] for one, base in zip(of[name], first, strict=True)]
 
 
 def _cell(interval: Sequence[float]) -> str:
