@@ -1,9 +1,13 @@
 """The sequence policy that a configuration describes: new, or a saved one over its catalogue."""
 
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from palate.config import parse_config
+from palate.environment import check_data
 from palate.errors import ConfigError
 from palate.item_vectors import ItemVectors
 from palate.pipeline import run
@@ -60,6 +64,20 @@ def test_streams_and_vectors_agree():
         section(sequence={"streams": ["id", "image"]})
     with pytest.raises(ConfigError, match=r"vectors are for kind=sequence"):
         section(kind="language", vectors={"text": {}})
+
+
+def test_the_shape_of_a_saved_policy_is_its_own():
+    with pytest.raises(ConfigError, match=r"sequence is the shape of a new model, but base is set"):
+        section(base="runs/one/sft", sequence={"experts": 4})
+
+
+def test_experts_by_time_need_times(small_data):
+    config = section(sequence={"time_experts": 2})
+    check_data(config, small_data)
+    timeless = copy(small_data)
+    timeless.interactions = replace(small_data.interactions, times=None)
+    with pytest.raises(ConfigError, match=r"time_experts is 2, but source .* gives no timestamps"):
+        check_data(config, timeless)
 
 
 @pytest.mark.filterwarnings("ignore::palate.errors.DataWarning")

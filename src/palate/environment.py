@@ -91,6 +91,17 @@ def check_data(config: RunConfig, data: Prepared, starts_anew: bool = True) -> N
                 "policy.kind: this source gives dialogues, which only a language policy can read. "
                 "Use --set policy.kind=language --set policy.prompts=dialogue."
             )
+        shape = config.policy.sequence
+        if (
+            config.policy.kind == "sequence"
+            and shape.time_experts
+            and data.interactions.times is None
+        ):
+            raise ConfigError(
+                f"policy.sequence.time_experts is {shape.time_experts}, but source "
+                f"'{config.data.source}' gives no timestamps to choose them by. Give it a column "
+                "of times, or leave time_experts out."
+            )
         if starts_anew and config.policy.base is not None:
             SequencePolicy.load(Path(config.policy.base)).check_catalogue(data.items)
         return

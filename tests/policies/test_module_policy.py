@@ -235,16 +235,44 @@ def test_arguments_that_cannot_be_saved_are_refused_at_once(small_data):
 
 def test_a_folder_of_another_policy_is_refused(small_data, tmp_path):
     SequencePolicy.create(small_data.items, 6, hidden=8, inner=8).save(tmp_path)
-    with pytest.raises(CheckpointError, match=r"holds a sequence policy.*Use load_policy\("):
+    with pytest.raises(CheckpointError, match="holds a sequence policy; expected a module"):
         ModulePolicy.load(tmp_path, MeanOfItems(small_data.n_items))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "items.parquet"])
+@pytest.mark.parametrize("name", ["model.safetensors", "items.parquet", "palate.json"])
 def test_a_cut_checkpoint_is_refused(name, policy, tmp_path):
     policy.save(tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
     with pytest.raises(CheckpointError, match="holds no whole policy"):
         load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["ids", "reads"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(lost, policy, tmp_path):
+    policy.save(tmp_path)
+    weights, settings = tmp_path / "model.safetensors", tmp_path / "palate.json"
+    save_file({n: one for n, one in load_file(weights).items() if n != lost}, weights)
+    kept = {n: one for n, one in json.loads(settings.read_text()).items() if n != lost}
+    settings.write_text(json.dumps(kept))
+    with pytest.raises(CheckpointError, match=f"holds no whole policy \\('{lost}'\\)"):
+        load_policy(tmp_path)
+
+
+def test_a_module_that_gives_a_tuple_is_told_how_to_pick(small_data):
+    class Pair(MeanOfItems):
+        def forward(self, history, lengths):
+            return super().forward(history, lengths), lengths
+
+    policy = ModulePolicy(Pair(small_data.n_items), small_data.items)
+    contexts = small_data.contexts("test")[:2]
+    with pytest.raises(ConfigError, match=r"gave a tuple; expected a tensor of logits.*forward="):
+        policy.catalogue_log_probs(contexts)
+    picked = ModulePolicy(
+        policy.model.module,
+        small_data.items,
+        forward=lambda module, *given: module(*given)[0],
+    )
+    assert picked.catalogue_log_probs(contexts).shape == (2, small_data.n_items)
 
 
 def test_other_ids_or_padding_have_another_fingerprint(small_data):

@@ -262,6 +262,15 @@ def test_contexts_whose_history_is_the_catalogue_are_left_out(small_data):
         live.completed(Undrawn([one]), 0)
 
 
+@pytest.mark.parametrize("sampler", ["hard", "stochastic_topk", "self_play"])
+def test_a_policy_that_diverged_is_said_to_have(sampler, small_data):
+    policy = sequence(small_data)
+    with torch.no_grad():
+        next(policy.model.parameters()).fill_(float("nan"))
+    with pytest.raises(DataError, match="scores are nan at step 7: training diverged"):
+        completed(policy, small_data, mixture({sampler: 2}, small_data), {}, step=7)
+
+
 def test_a_candidate_set_has_room_for_what_samplers_choose_among(small_data):
     def check(**align):
         check_data(parse_config({"align": align}), small_data)

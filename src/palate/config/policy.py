@@ -131,7 +131,7 @@ class PolicyConfig(Section):
     """Most recent items that are read. Null: 10 for language; 50 for sequence, or what a base
     reads."""
     sequence: SequenceShape = SequenceShape()
-    """Shape of a new sequence model."""
+    """Sequence: shape of a new model; a base has its own."""
     vectors: VectorsConfig = VectorsConfig()
     """Sequence: text and image vectors of the items, for its streams text (null: TF-IDF) and
     image."""
@@ -180,7 +180,14 @@ class PolicyConfig(Section):
                 "vectors are for kind=sequence; a language model reads titles. Set "
                 "policy.kind=sequence, or leave policy.vectors out"
             )
-        if self.kind != "sequence" or self.base is not None:
+        if self.kind != "sequence":
+            return self
+        if self.base is not None:
+            if self.sequence != SequenceShape():
+                raise ValueError(
+                    "sequence is the shape of a new model, but base is set, which has its own; "
+                    "leave one of them out"
+                )
             return self
         for name, given in (("text", self.vectors.text), ("image", self.vectors.image)):
             if given is not None and name not in self.sequence.streams:

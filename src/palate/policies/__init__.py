@@ -1,6 +1,5 @@
 """Policies: recommenders that give candidates log-probabilities."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -12,6 +11,7 @@ from palate.policies.module_policy import ModulePolicy
 from palate.policies.policy import PADDING_ITEM, Policy, Ranking, Scored
 from palate.policies.policy_factory import load_by_factory, policy_factory
 from palate.policies.sequence.policy import SequencePolicy
+from palate.policies.settings import SETTINGS, read_settings
 
 __all__ = [
     "PADDING_ITEM",
@@ -48,11 +48,10 @@ def load_policy(path: str | Path, engine: Engine | None = None) -> Policy:
     """
     if engine not in (None, *get_args(Engine)):
         raise ConfigError(f"engine='{engine}' is unknown.{did_you_mean(engine, get_args(Engine))}")
-    settings = Path(path) / "palate.json"
-    if settings.is_file():
-        kind = json.loads(settings.read_text("utf-8")).get("kind")
+    if (Path(path) / SETTINGS).is_file():
+        kind = read_settings(Path(path))["kind"]
         if kind not in KINDS:
-            raise CheckpointError(f"{settings}: kind '{kind}' is unknown; known: {list(KINDS)}.")
+            raise CheckpointError(f"{path}: kind '{kind}' is unknown; known: {list(KINDS)}.")
         if kind == "language":
             return LanguagePolicy.load(Path(path), engine)
         if engine is not None:

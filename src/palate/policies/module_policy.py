@@ -1,6 +1,5 @@
 """Any torch module that scores a catalogue after a history, as a policy."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,11 +25,12 @@ from palate.policies.policy import (
     on_device,
     top_items,
 )
+from palate.policies.settings import SETTINGS, read_settings
 
 Forward = Callable[[Any, Tensor, Tensor], Tensor]
 """(module, history (B, L), lengths (B,)) → logits (B, columns)."""
 Side = Literal["left", "right"]
-WEIGHTS, ITEMS, SETTINGS = "model.safetensors", "items.parquet", "palate.json"
+WEIGHTS, ITEMS = "model.safetensors", "items.parquet"
 
 
 class ModulePolicy:
@@ -107,10 +107,10 @@ class ModulePolicy:
             CheckpointError: the folder is incomplete, or of a module of another shape.
         """
         saved = Saved.read(Path(folder))
-        ids = saved.weights["ids"].numpy()
-        policy = cls(module, saved.items, forward=forward, ids=ids, **saved.settings["reads"])
+        ids = saved.ids.numpy()
+        policy = cls(module, saved.items, forward=forward, ids=ids, **saved.reads)
         saved.restore(policy)
-        policy.made_by = saved.settings["made_by"]
+        policy.made_by = saved.made_by
         return policy
 
     def save(self, folder: Path) -> None:
@@ -141,7 +141,7 @@ class ModulePolicy:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return next(self.model.buffers()).device
 
     def first_reads(self, history: Ids, moments: Ids, together: int) -> Ids:
         """See `Policy.first_reads`; no moments share a pass, so each reads what it would alone."""
@@ -245,13 +245,20 @@ class CatalogueScores(nn.Module):
             (B, K) with 0 for absent candidates, or (B, items).
         """
         call = self._forward or (lambda module, *given: module(*given))
-        logits = call(self.module, history, lengths).float()
+        logits: Any = call(self.module, history, lengths)
+        if not isinstance(logits, Tensor):
+            raise ConfigError(
+                f"the module gave a {type(logits).__name__}; expected a tensor of logits. Where "
+                "they are a part of what it gives, pass ModulePolicy a forward that picks them: "
+                "forward=lambda module, *given: module(*given)[0]."
+            )
         if logits.ndim != 2 or len(logits) != len(history) or logits.shape[1] < self._columns:
             raise ConfigError(
                 f"the module gave logits of shape {tuple(logits.shape)} for {len(history)} "
                 f"histories; expected ({len(history)}, {self._columns} or more): a column for each "
                 "of its item ids. Where its ids begin at 0, pass ids=0 to ModulePolicy."
             )
+        logits = logits.float()
         no_item = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
         no_item[self.ids] = False
         logits = logits.masked_fill(no_item, -torch.inf)
@@ -278,13 +285,17 @@ class Saved(NamedTuple):
 
     Attributes:
         folder: where.
-        settings: what made the policy, and how it reads histories.
+        made_by: the `policy_factory` that made the policy and its arguments; None for none.
+        reads: how the policy reads histories.
+        ids: the module's id of each item.
         items: the catalogue.
-        weights: of the module, and its `ids` of the items.
+        weights: of the module, and the ids among them.
     """
 
     folder: Path
-    settings: dict[str, Any]
+    made_by: dict[str, Any] | None
+    reads: dict[str, Any]
+    ids: Tensor
     items: pa.Table
     weights: dict[str, Tensor]
 
@@ -292,19 +303,16 @@ class Saved(NamedTuple):
     def read(cls, folder: Path) -> "Saved":
         """Read a folder; raises a CheckpointError where something is missing, cut, or another
         policy's."""
+        settings = read_settings(folder, ModulePolicy.kind)
         try:
-            settings = json.loads((folder / SETTINGS).read_text("utf-8"))
-            if (kind := settings.get("kind")) != ModulePolicy.kind:
-                raise CheckpointError(
-                    f"{folder} holds a {kind} policy, not one of a module. Use "
-                    f"load_policy('{folder}')."
-                )
-            return cls(folder, settings, pq.read_table(folder / ITEMS), load_file(folder / WEIGHTS))
-        except (OSError, ValueError, SafetensorError) as error:
+            items, weights = pq.read_table(folder / ITEMS), load_file(folder / WEIGHTS)
+            made_by, reads, ids = settings["made_by"], settings["reads"], weights["ids"]
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise CheckpointError(
                 f"{folder} holds no whole policy ({str(error).splitlines()[0]}). Expected "
                 f"{SETTINGS}, {ITEMS} and {WEIGHTS}; train or copy it again."
             ) from error
+        return cls(folder, made_by, reads, ids, items, weights)
 
     def restore(self, policy: ModulePolicy) -> None:
         """Put the weights into a policy.
@@ -312,13 +320,13 @@ class Saved(NamedTuple):
         Raises:
             CheckpointError: they are of another module, or the policy reads histories otherwise.
         """
-        if policy.reads != self.settings["reads"]:
+        if policy.reads != self.reads:
             raise CheckpointError(
-                f"{self.folder} was saved with {self.settings['reads']}, but its module now comes "
+                f"{self.folder} was saved with {self.reads}, but its module now comes "
                 f"with {policy.reads}. Make the former ones again."
             )
         own = policy.model.state_dict()["ids"].cpu()
-        if not torch.equal(own, self.weights["ids"]):
+        if not torch.equal(own, self.ids):
             raise CheckpointError(
                 f"{self.folder} was saved with other ids of the items than its module now comes "
                 "with. Make it from the same data."

@@ -123,6 +123,11 @@ def new_module_policy(
             f"policy.factory: {path} made a policy of {policy.n_items:,} items for a catalogue of "
             f"{items.num_rows:,}. Give ModulePolicy the items that it was called with."
         )
+    if not any(weights.requires_grad for weights in policy.model.parameters()):
+        raise ConfigError(
+            f"policy.factory: {path} made a module without a weight that has gradients, so there "
+            "is nothing to train. Hold its weights in nn.Parameter or torch's layers."
+        )
     none = np.empty(0, np.int64)
     policy.catalogue_log_probs([Context(np.array([policy.first_item]), none, none)])
     return policy
@@ -136,7 +141,7 @@ def load_by_factory(folder: Path) -> ModulePolicy:
             makes another policy; or as `ModulePolicy.load`.
     """
     saved = Saved.read(folder)
-    made_by = saved.settings["made_by"]
+    made_by = saved.made_by
     by_hand = f"or give the module yourself: ModulePolicy.load('{folder}', module)"
     if made_by is None:
         raise CheckpointError(

@@ -156,8 +156,8 @@ def _validation(log: Log, rounds: Log, metric: str) -> Chart | None:
         return None
     name = "loss" if metric == "loss" else metric_name(metric)
     reads = (
-        "On validation contexts, ± one standard error. The checkpoint with the best value is "
-        "what is evaluated."
+        "On validation contexts, ± one standard error. What is evaluated is the best checkpoint "
+        "of the last round; the start is none."
     )
     return line_chart("validation", f"Validation {name}", reads, lines, "step", name)
 

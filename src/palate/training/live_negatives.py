@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from palate.data.contexts import Ids
+from palate.errors import DataError
 from palate.negatives.live import Visit
 from palate.negatives.pool import Pool
 from palate.negatives.sampler import Mixture
@@ -57,7 +58,7 @@ class LiveNegatives:
             step: optimiser steps made so far.
 
         Raises:
-            DataError: a context is left without a negative.
+            DataError: a context is left without a negative, or training diverged.
         """
         sets, ranks = [], []
         together = len(undrawn.sets) if self._pools is None else self._pools.together
@@ -85,5 +86,10 @@ class LiveNegatives:
         pool = None
         if self._pools is not None:
             pool = self._pools.pool(contexts, barred, keys, step).without(excludes)
+            if pool.log_probs.isnan().any():
+                raise DataError(
+                    f"the policy's scores are nan at step {step}: training diverged. Lower the "
+                    "learning rate or beta of this stage."
+                )
         batch = [one.context for one in every]
         return self._negatives.draw_live(Visit(contexts, excludes, keys, batch, pool)), pool

@@ -12,6 +12,7 @@ from palate.files import write_json, write_text
 from palate.policies.language.adapters import Adapter, load_model, save_model
 from palate.policies.language.prompters import read_saved, saved_chat
 from palate.policies.language.weights import pretrained
+from palate.policies.settings import SETTINGS
 
 if TYPE_CHECKING:
     from palate.policies.language.causal_lm import LanguagePolicy
@@ -35,7 +36,7 @@ def write_policy(policy: LanguagePolicy, folder: Path, apart: bool) -> None:
         settings["chat"] = asdict(policy.chat)
     if policy.adapter is not None:
         settings |= {"adapter": asdict(policy.adapter), "stages": policy.stages, **places}
-    write_json(settings, folder / "palate.json")
+    write_json(settings, folder / SETTINGS)
 
 
 def read_policy(folder: Path) -> dict[str, Any]:

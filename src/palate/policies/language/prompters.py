@@ -1,6 +1,5 @@
 """The prompts of a policy without its weights: from its folder, or before it is made."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from palate.errors import CheckpointError
 from palate.policies.language.chat import Chat, chat_of
 from palate.policies.language.from_scratch import MAX_TOKENS, SIZES, train_tokenizer
 from palate.policies.language.prompts import Prompter, Template, parse_templates, read_templates
+from palate.policies.settings import read_settings
 
 NO_LIMIT = 2**31
 
@@ -103,10 +103,10 @@ def read_saved(folder: Path) -> tuple[dict[str, Any], pa.Table, str]:
     """Settings, catalogue and prompts of a language policy's folder.
 
     Raises:
-        CheckpointError: one of their files is missing, or cut.
+        CheckpointError: one of their files is missing, or cut, or of another policy.
     """
+    settings = read_settings(folder, "language")
     try:
-        settings = json.loads((folder / "palate.json").read_text("utf-8"))
         items = pq.read_table(folder / "items.parquet")
         text = (folder / "prompts.txt").read_text("utf-8")
     except (OSError, ValueError) as error:

@@ -33,6 +33,7 @@ from palate.policies.sequence.new_catalogue import on_catalogue, refuse_catalogu
 from palate.policies.sequence.new_model import new_model
 from palate.policies.sequence.places import history_tensors, moments_of, places
 from palate.policies.sequence.sparse_experts import load_counts
+from palate.policies.settings import SETTINGS, read_settings
 
 WINDOWS_TOGETHER = 64
 """Histories read at once where nobody says how many."""
@@ -100,6 +101,7 @@ class SequencePolicy:
         Raises:
             CheckpointError: the folder holds no whole sequence policy.
         """
+        read_settings(folder, cls.kind)
         try:
             items = pq.read_table(folder / "items.parquet")
             loaded: Any = SequenceModel.from_pretrained(folder, output_loading_info=True)
@@ -122,7 +124,7 @@ class SequencePolicy:
         model: Any = self.model
         model.save_pretrained(folder)
         pq.write_table(self.items, folder / "items.parquet")
-        write_json({"kind": self.kind}, folder / "palate.json")
+        write_json({"kind": self.kind}, folder / SETTINGS)
 
     def start_stage(self, stage: Literal["sft", "align"]) -> None:
         """Nothing: all weights train in every stage."""
