@@ -38,7 +38,7 @@ beforehand gives it.
 | file | lists | right verdict | verdict | given by (score; on redrawn lists) | s | |
 |---|---:|---|---|---|---:|---|
 {"".join(line(row) for row in rows)}
-{published}{conditions(given, "numpy")}"""
+{published}{conditions("numpy")}"""
     publish(text, rows, given, "audit")
 
 

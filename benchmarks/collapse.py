@@ -257,7 +257,7 @@ lower loss than they began):
 The monitor saw a validation every {VALIDATE_EVERY} steps and a log entry every {LOG_EVERY}; its \
 thresholds are the defaults of the library, chosen on other seeds (0–9 and 100–102).
 
-{conditions(given)}"""
+{conditions()}"""
 
 
 def values_of(outcomes: list[Outcome], name: str, easy: int, key: str) -> list[Any]:

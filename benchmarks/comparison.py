@@ -43,7 +43,7 @@ same draws. A share of 5 % scatters by {(0.05 * 0.95 / tables) ** 0.5:.1%}.
 | contexts of a user | users | p < 0.05 | without 0 | coverage | below, above | percentile |
 |---|---:|---:|---:|---:|---:|---:|
 {"".join(line(row) for row in rows)}
-{conditions(given, "numpy")}"""
+{conditions("numpy")}"""
     publish(text, rows, given, "comparison")
 
 

@@ -138,7 +138,7 @@ tokens fed, a tree each | tokens fed, one pass | largest difference of a loss |
 Medians of {turns} turn{"s" if turns > 1 else ""}, ratios within a turn; `{given.size}` model, \
 {HISTORIES} histories with {TOGETHER} moments each a step, known reference, float32; padding \
 counts as fed.
-{conditions(given, "transformers")}"""
+{conditions("transformers")}"""
 
 
 if __name__ == "__main__":

@@ -305,7 +305,7 @@ The ten best of {figures["users"]} users, their histories left out, against the 
 `exact` finds the floor by 100 beams and reads what is likelier than it; its scores are those of
 the ten best to {figures["ranked"]["exact"]["scores_apart"]:.1e}.
 
-{conditions(given, "transformers")}"""
+{conditions("transformers")}"""
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ token with a live reference.""",
         *([table_of_trl(many)] if given.trl else []),
         *([table_of_allocators(figures)] if "default allocator" in figures else []),
         "\n".join(remarks(figures, counts)),
-        conditions(given, "transformers"),
+        conditions("transformers"),
     ]
     return "\n\n".join(parts)
 

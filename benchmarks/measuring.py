@@ -67,17 +67,24 @@ def publish(text: str, figures: Any, given: argparse.Namespace, name: str) -> No
         (RESULTS / f"{name}.md").write_text(text, "utf-8")
 
 
-def conditions(given: argparse.Namespace, *packages: str) -> str:
+def conditions(*packages: str) -> str:
     """Machine, versions, threads, load, command and date, as the last lines of a result."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("palate", "torch", *packages))
-    command = f"python benchmarks/{Path(sys.argv[0]).name}" + (" --quick" if given.quick else "")
-    command += f" --size {given.size}" if "size" in given else ""
+    command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *_typed()])
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return (
         f"{machine()}; Python {platform.python_version()}, {versions}; {threads} OpenMP threads; "
         f"load average {os.getloadavg()[1]:.1f} (above the number of cores, times are not to be "
         f"trusted).\n`{command}`, {datetime.now(UTC):%Y-%m-%d}.\n"
     )
+
+
+def _typed() -> list[str]:
+    """The flags of the command, those that name a place left out."""
+    kept: list[str] = []
+    for word in sys.argv[1:]:
+        kept = kept[:-1] if "/" in word else [*kept, word]
+    return kept
 
 
 def machine() -> str:

@@ -127,8 +127,7 @@ def main() -> None:
             for variant in [one for one in given.variants if one in LOGS[name].variants]:
                 told(given, name, variant, seed)
     figures, text = report(finished(given.cache), list(VARIANTS))
-    where = conditions(given, "transformers")
-    publish(f"{text}\n{where}", figures, given, "multimodal")
+    publish(f"{text}\n{conditions('transformers')}", figures, given, "multimodal")
 
 
 def told(given: Any, name: str, variant: str, seed: int) -> None:

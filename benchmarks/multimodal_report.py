@@ -32,9 +32,11 @@ def report(found: Mapping[str, Runs], order: Sequence[str]) -> tuple[dict[str, A
 
 Each row is the one above it and something more: learnt ids alone (SASRec); TF-IDF of title and
 genres or categories as a second stream, with four interaction experts; pixels of posters (24 × 16,
-256 principal components) as a third; four time-aware experts; in place of each feed-forward layer
-of 256 eight experts of 128, of which two are used. Cross-entropy alone, no auxiliary losses but
-those of the sparse experts; the same schedule for all, the checkpoint by validation NDCG@10.
+256 principal components) as a third; four time-aware experts, by the time since the item before
+and the days since the first; in place of each feed-forward layer of 256 eight experts of 128, of
+which two are used. Cross-entropy alone, no auxiliary losses but those of the sparse experts; the
+same schedule for all, the checkpoint by validation NDCG@10. Dropout is 0.2 on ml-latest-small,
+which was chosen over 0.5 by validation of ids alone, and 0.5 on amazon-beauty.
 """
     for name, runs in found.items():
         variants = [one for one in order if one in runs]

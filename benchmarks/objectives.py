@@ -173,7 +173,7 @@ ratios of {len(steps["step"])} turns:
 "Loss and logs" is DynamicPO on S-DPO with everything that training logs of it: rewards, gradient
 shares, boundary and quantiles of β.
 
-{conditions(given, "transformers")}"""
+{conditions("transformers")}"""
 
 
 if __name__ == "__main__":

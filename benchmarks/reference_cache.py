@@ -173,7 +173,7 @@ epoch; the `small` language model, {one["parameters"] / 1e6:.1f} million paramet
 training, in fp32, prompts of up to 10 titles. Medians; references in turn on the same batches in \
 one process.
 
-{conditions(given, "transformers")}"""
+{conditions("transformers")}"""
 
 
 if __name__ == "__main__":

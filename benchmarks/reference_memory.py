@@ -192,7 +192,7 @@ is the median from one loss to the next. The rest of a peak is activations, grad
 state and the allocator's slack. `none` has no reference at all: what `adapter_off` adds to it is \
 the second, gradient-free forward pass.
 
-{conditions(given, "transformers", "peft", "accelerate")}"""
+{conditions("transformers", "peft", "accelerate")}"""
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def main() -> None:
         part = beauty(given.data)
         figures["beauty"] = once(part, given.cache)
         text += beauty_report(part, figures["beauty"])
-    publish(f"{text}\n{conditions(given, 'transformers')}", figures, given, "samplers")
+    publish(f"{text}\n{conditions('transformers')}", figures, given, "samplers")
 
 
 def over_seeds(part: Part, cache: Path, quick: bool) -> dict[str, Any]:

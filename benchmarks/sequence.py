@@ -81,10 +81,7 @@ def main() -> None:
             else:
                 figures, text = trained(sides, given)
                 name = f"sequence_{given.stage}"
-    where = conditions(given, "transformers")
-    if given.stage is not None:
-        where = where.replace("sequence.py", f"sequence.py --{given.stage}")
-    publish(f"{text}\n{where}", figures, given, name)
+    publish(f"{text}\n{conditions('transformers')}", figures, given, name)
 
 
 class Sides:

@@ -24,7 +24,7 @@ from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.data.tables import SourceTables
 from palate.policies import SequencePolicy
-from palate.training.preference_sets import BucketedBatches, Histories, collate_windows
+from palate.training.preference_sets import Batches, Histories, collate_windows
 from palate.training.sft import imitate
 
 USERS, ITEMS, VISITS, BATCH, RATE = 6_000, 8_000, 14, 128, 1e-3
@@ -87,7 +87,7 @@ def plain_loop(data: Prepared, folder: Path, steps: int) -> None:
     policy.model.train()
     optimiser = torch.optim.AdamW(policy.model.parameters(), lr=RATE, weight_decay=0.01)
     histories = Histories(policy, data.training_histories)
-    batches = BucketedBatches(histories.sizes, BATCH, seed=0)
+    batches = Batches(policy, histories, BATCH, seed=0)
     done = 0
     while done < steps:
         for batch in batches:
@@ -124,7 +124,7 @@ def report(
 Trainer / plain loop: {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}), the
 median of the ratios of each turn.
 
-{conditions(given, "transformers")}"""
+{conditions("transformers")}"""
 
 
 if __name__ == "__main__":

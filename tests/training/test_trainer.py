@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from palate.policies.reference import Frozen
 from palate.training.align import align
 from palate.training.alignment_logs import reward_logs
 from palate.training.preference_sets import (
-    BucketedBatches,
+    Batches,
     PreferenceSets,
     collate_sets,
 )
@@ -354,9 +355,36 @@ def test_a_loss_that_is_not_a_number_stops_the_run(small_data, tmp_path):
         )
 
 
+LANGUAGE, SEQUENCE = SimpleNamespace(kind="language"), SimpleNamespace(kind="sequence")
+
+
+def alike(n):
+    return SimpleNamespace(sizes=np.arange(n) % 13, n_losses=np.ones(n, np.int64))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 40, 1000])
+@pytest.mark.parametrize("policy", [LANGUAGE, SEQUENCE], ids=lambda policy: policy.kind)
+def test_batches_hold_about_as_many_losses_as_one_another(policy, batch_size):
+    """Lengths of 2 to 400, most of them short; a language model's are alike in a batch."""
+    sizes = np.random.default_rng(0).zipf(1.6, 997).clip(2, 400)
+    examples = SimpleNamespace(sizes=sizes, n_losses=sizes - 1)
+    batches = Batches(policy, examples, batch_size, seed=1)
+    found = [np.array([index for _, index in batch]) for batch in batches]
+    assert len(found) == len(batches) == -(-997 // batch_size)
+    assert sorted(np.concatenate(found).tolist()) == list(range(997))
+    budget = batch_size * (sizes - 1).mean()
+    losses = np.array([(sizes[one] - 1).sum() for one in found])
+    assert (losses <= budget + (sizes.max() - 1)).all()
+    if batch_size == 40:
+        assert np.median(np.abs(losses / budget - 1)) < 0.2
+        padded = sum(len(one) * sizes[one].max() for one in found)
+        shuffled = np.random.default_rng(1).permutation(sizes)
+        alone = sum(len(one) * one.max() for one in np.split(shuffled, range(40, 997, 40)))
+        assert (padded < 0.5 * alone) == (policy is LANGUAGE)
+
+
 def test_batches_hold_every_example_once_in_an_order_named_by_seed_and_epoch():
-    sizes = np.arange(101) % 13
-    batches = BucketedBatches(sizes, 8, seed=1)
+    batches = Batches(LANGUAGE, alike(101), 8, seed=1)
     first = list(batches)
     assert first == list(batches)
     assert len(first) == len(batches) == 13
@@ -372,7 +400,7 @@ def test_several_processes_lose_no_example(processes):
     for epoch in range(12):
         met = []
         for process in range(processes):
-            batches = BucketedBatches(np.arange(101) % 13, 8, seed=1)
+            batches = Batches(LANGUAGE, alike(101), 8, seed=1)
             batches.set_epoch(epoch)
             share = BatchSamplerShard(batches, processes, process)
             dealt = list(share)

@@ -19,8 +19,9 @@ class TrainingOptions(Section):
     max_steps: int | None = Field(default=None, gt=0)
     """Optimiser steps, at most; overrides `epochs`."""
     batch_size: int = Field(default=32, gt=0)
-    """Examples in a batch: histories in imitation; in alignment passes over a history, each with up
-    to `moments_together` contexts."""
+    """Examples in a batch, on average: histories in imitation; in alignment passes over a history,
+    each with up to `moments_together` contexts. Batches hold about as many targets as one
+    another."""
     accumulate: int = Field(default=1, gt=0)
     """Batches whose gradients are added before a step."""
     learning_rate: float = Field(default=1e-3, gt=0)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,14 @@ from palate.randomness import random_bits
 
 Index = tuple[int, int]
 """(epoch, index of the example)."""
+
+
+class Examples(Protocol):
+    """What batches are made by: the length of each example and how many losses it has."""
+
+    sizes: Ids
+    n_losses: Ids
+
 
 BUCKET_BATCHES = 20
 """Batches whose examples are sorted by length together: long enough to save padding, short enough
@@ -77,6 +85,7 @@ class PreferenceSets(Dataset[list[PreferenceSet]]):
             self._first_reads, self._examples = passes(contexts, policy, self._together)
         longest = [one[-1] for one in self._examples]
         self.sizes = contexts.history_lengths[longest]
+        self.n_losses = np.array([len(one) for one in self._examples])
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -170,6 +179,7 @@ class Histories(Dataset[History]):
     def __init__(self, policy: Policy, histories: Sequence[History]) -> None:
         self._windows = [one for history in histories for one in policy.history_windows(history)]
         self.sizes = np.array([len(one.items) for one in self._windows])
+        self.n_losses = self.sizes - np.array([one.first_target for one in self._windows])
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -199,6 +209,7 @@ class Imitations(Dataset[list[PreferenceSet]]):
         self._shown = shown
         self._seed = seed
         self.sizes = contexts.history_lengths
+        self.n_losses = np.ones(len(contexts), np.int64)
 
     def __len__(self) -> int:
         return len(self._contexts)
@@ -215,17 +226,28 @@ class Imitations(Dataset[list[PreferenceSet]]):
         return [PreferenceSet(context, target, level)]
 
 
-class BucketedBatches(Sampler[list[Index]]):
-    """Batches of (epoch, index) in an order named by (seed, epoch), similar lengths together.
+class Batches(Sampler[list[Index]]):
+    """Batches of (epoch, index) in an order named by (seed, epoch).
+
+    A step is the mean of its losses, so batches hold about as many losses as one another, few long
+    histories or many short ones; with as many histories each, those in short company would count
+    for more.
+
+    A language model spends its time on tokens, so its examples are batched with others of their
+    length. A model of ids spends it on the catalogue, and learns better from mixed lengths:
+    benchmarks/results/sequence_quality.md.
 
     Args:
-        sizes: (n,) length of each example.
-        batch_size: examples in a batch.
+        policy: what reads them.
+        examples: their `sizes`, (n,) lengths, and `n_losses`, (n,) how many losses each has.
+        batch_size: examples in a batch, on average.
         seed: names the order.
     """
 
-    def __init__(self, sizes: Ids, batch_size: int, seed: int) -> None:
-        self._sizes = sizes
+    def __init__(self, policy: Policy, examples: Examples, batch_size: int, seed: int) -> None:
+        self._sorts = getattr(policy, "kind", "") == "language"
+        self._sizes = examples.sizes
+        self._n_losses = examples.n_losses
         self._seed = seed
         self._epoch = 0
         self._batch_size = batch_size
@@ -244,14 +266,22 @@ class BucketedBatches(Sampler[list[Index]]):
     def __iter__(self) -> Iterator[list[Index]]:
         index = np.arange(len(self._sizes))
         order = np.argsort(random_bits(self._seed, "order", self._epoch, index))
-        bucket = np.arange(len(order)) // (self._batch_size * BUCKET_BATCHES)
-        order = order[np.lexsort([self._sizes[order], bucket])]
-        batches = [
-            order[start : start + self._batch_size]
-            for start in range(0, len(order), self._batch_size)
-        ]
+        if self._sorts:
+            bucket = np.arange(len(order)) // (self._batch_size * BUCKET_BATCHES)
+            order = order[np.lexsort([self._sizes[order], bucket])]
+        batches = np.split(order, self._starts(self._n_losses[order])[1:])
         shuffled = np.argsort(random_bits(self._seed, "batches", self._epoch, np.arange(len(self))))
         return iter([[(self._epoch, int(i)) for i in batches[b]] for b in shuffled])
+
+    def _starts(self, losses: Ids) -> Ids:
+        """The first example of each batch, given the losses of all in order."""
+        before = np.cumsum(losses) - losses
+        batch = before * len(losses) // (self._batch_size * losses.sum())
+        number = np.arange(len(self))
+        starts = np.searchsorted(batch, number)
+        # an example of more losses than a batch has leaves the next one with an example at least
+        starts = np.maximum.accumulate(starts - number) + number
+        return np.minimum(starts, len(losses) - len(self) + number)
 
 
 def collate_sets(policy: Policy, examples: Sequence[list[PreferenceSet]]) -> dict[str, Any]:
@@ -285,7 +315,7 @@ def asked_in_training(
         epochs: whole epochs.
         batches: further batches of the epoch after them.
     """
-    order = BucketedBatches(sets.sizes, batch_size, seed)
+    order = Batches(policy, sets, batch_size, seed)
     order.set_epoch(epochs)
     further = {index for batch in islice(order, batches) for _, index in batch}
     by_length = np.argsort(sets.sizes, kind="stable")

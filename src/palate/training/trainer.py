@@ -30,7 +30,7 @@ from palate.training.callbacks import (
     tensorboard,
     validations_without_gain,
 )
-from palate.training.preference_sets import BucketedBatches
+from palate.training.preference_sets import Batches
 
 Losses = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """(module, batch) → one loss per context, and scalars to log."""
@@ -72,7 +72,7 @@ class RecommenderTrainer(Trainer):
         policy: what is trained.
         losses: the loss of each context of a batch.
         validation: metrics of the policy as it is.
-        dataset: examples, fetched by (epoch, index); `sizes` orders them into batches.
+        dataset: examples, fetched by (epoch, index); see `Batches`.
         collate: examples → batch with a number of `contexts`.
         arguments: the Trainer's own.
         states: name → what has a state that belongs to a checkpoint.
@@ -96,6 +96,7 @@ class RecommenderTrainer(Trainer):
             data_collator=collate,
         )
         self.loss_is_scaled_for_ga = True
+        self._policy = policy
         self._losses = losses
         self._validation = validation
         self._states = states or {}
@@ -105,8 +106,8 @@ class RecommenderTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches in the order that (seed, epoch) names."""
         dataset: Any = self.train_dataset
-        batches = BucketedBatches(
-            dataset.sizes, self.args.per_device_train_batch_size, self.args.seed
+        batches = Batches(
+            self._policy, dataset, self.args.per_device_train_batch_size, self.args.seed
         )
         loader = DataLoader(
             dataset,
