@@ -176,8 +176,10 @@ def test_a_checkpoint_of_another_catalogue_is_refused(whole, tmp_path):
 
 def test_a_saved_sequence_policy_is_where_another_run_starts(whole, tmp_path):
     more = config(policy__base=str(whole / "sft"))
-    metrics = run(more, tmp_path / "out", say=quiet)
+    said: list[str] = []
+    metrics = run(more, tmp_path / "out", say=said.append)
     assert metrics["sft"] != numbers(whole)["sft"]
+    assert "sft: policy.base has a shape of its own; policy.sequence is passed over" in said
 
 
 def files(folder, log, **options):

@@ -66,11 +66,6 @@ def test_streams_and_vectors_agree():
         section(kind="language", vectors={"text": {}})
 
 
-def test_the_shape_of_a_saved_policy_is_its_own():
-    with pytest.raises(ConfigError, match=r"sequence is the shape of a new model, but base is set"):
-        section(base="runs/one/sft", sequence={"experts": 4})
-
-
 def test_experts_by_time_need_times(small_data):
     config = section(sequence={"time_experts": 2})
     check_data(config, small_data)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from palate.chosen_objective import chosen_objective, described
-from palate.config import RunConfig
+from palate.config import RunConfig, SequenceShape
 from palate.data.contexts import ContextSet
 from palate.data.prepared import Prepared
 from palate.evaluation.stages import Evaluation
@@ -63,6 +63,9 @@ def imitate_stage(run: Run) -> None:
     policy = new_policy(run.config, data.items, vectors, data.popularity)
     if isinstance(policy, LanguagePolicy):
         warn_of_short_prompts(policy, run.data)
+    chosen = run.config.policy
+    if chosen.kind == "sequence" and chosen.base and chosen.sequence != SequenceShape():
+        run.say("sft: policy.base has a shape of its own; policy.sequence is passed over")
     policy.start_stage("sft")
     policy.model.to(run.device)
     sizes = [(w.numel(), w.requires_grad) for w in policy.model.parameters()]

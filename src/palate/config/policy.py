@@ -180,14 +180,7 @@ class PolicyConfig(Section):
                 "vectors are for kind=sequence; a language model reads titles. Set "
                 "policy.kind=sequence, or leave policy.vectors out"
             )
-        if self.kind != "sequence":
-            return self
-        if self.base is not None:
-            if self.sequence != SequenceShape():
-                raise ValueError(
-                    "sequence is the shape of a new model, but base is set, which has its own; "
-                    "leave one of them out"
-                )
+        if self.kind != "sequence" or self.base is not None:
             return self
         for name, given in (("text", self.vectors.text), ("image", self.vectors.image)):
             if given is not None and name not in self.sequence.streams:
