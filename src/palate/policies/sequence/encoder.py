@@ -65,8 +65,8 @@ class CausalEncoder(nn.Module):
         state = self.dropout(self.norm(vectors + self.positions(at)))
         few = len(places[0]) <= len(vectors)
         routed = []
-        for number, block in enumerate(self.blocks, start=1):
-            is_last = number == len(self.blocks)
+        for block in self.blocks:
+            is_last = block is self.blocks[-1]
             state, logits = block(state, real, places if few and is_last else None)
             if logits is not None:
                 routed.append(logits)
