@@ -24,7 +24,8 @@ from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.data.tables import SourceTables
 from palate.policies import SequencePolicy
-from palate.training.preference_sets import Batches, Histories, collate_windows
+from palate.training.batches import Batches
+from palate.training.preference_sets import Histories, collate_windows
 from palate.training.sft import imitate
 
 USERS, ITEMS, VISITS, BATCH, RATE = 6_000, 8_000, 14, 128, 1e-3

@@ -22,8 +22,8 @@ from palate.policies import LanguagePolicy, SequencePolicy
 from palate.policies.reference import Frozen
 from palate.training.align import align
 from palate.training.alignment_logs import reward_logs
+from palate.training.batches import Batches
 from palate.training.preference_sets import (
-    Batches,
     PreferenceSets,
     collate_sets,
 )

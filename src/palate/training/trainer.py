@@ -21,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint, set_seed
 from palate.config import TrainingOptions
 from palate.errors import CheckpointError, DataError
 from palate.policies.policy import Policy
+from palate.training.batches import Batches
 from palate.training.callbacks import (
     CollapseWarning,
     EarlyStopping,
@@ -30,7 +31,6 @@ from palate.training.callbacks import (
     tensorboard,
     validations_without_gain,
 )
-from palate.training.preference_sets import Batches
 
 Losses = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """(module, batch) → one loss per context, and scalars to log."""
