@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from palate.comparison.pairs import any_seed_interval, spread
 from palate.evaluation.ranking import Ranks
@@ -45,8 +46,24 @@ def test_any_seed_interval_by_hand():
     assert (low + high) / 2 == pytest.approx(2.0)
     # From tables t is 12.706 at one degree of freedom and 4.303 at two.
     assert 4.303 < (high - low) / 2 / (by_user + by_seed) ** 0.5 < 12.706
+    assert any_seed_interval(values, users, [1.0, 3.0], half=20.0) == (-18.0, 22.0)
     assert any_seed_interval(values, users, [2.0]) == (None, None)
     assert any_seed_interval(np.ones(4), users, [1.0, 1.0]) == (1.0, 1.0)
+
+
+def test_a_wider_interval_over_users_widens_that_of_any_seed():
+    users = np.tile(np.arange(200), 2)
+    values = np.where(users % 2, 1.0, -1.0) + np.repeat([-0.1, 0.1], 200)
+    # t is 1.972 at 199 degrees of freedom; the errors are 0.0709 and 0.1 with nothing given.
+    of_users, of_seeds = 0.0709, 0.1
+    low, high = any_seed_interval(values, users, [-0.1, 0.1])
+    wide, wider = any_seed_interval(values, users, [-0.1, 0.1], half=0.3)
+    assert user_error(values, users) == pytest.approx(of_users, abs=1e-4)
+    for error, found in ((of_users, high - low), (0.3 / 1.972, wider - wide)):
+        freedom = (error**2 + of_seeds**2) ** 2 / (error**4 / 199 + of_seeds**4)
+        expected = stats.t.ppf(0.975, freedom) * (error**2 + of_seeds**2) ** 0.5
+        assert found / 2 == pytest.approx(expected, rel=1e-2)
+        assert found / 2 > 1.972 * error
 
 
 def test_only_the_interval_of_any_seed_covers_what_other_seeds_would_give():

@@ -93,7 +93,8 @@ def differences(
         of_seeds = [float((one[metric] - other[metric]).mean()) for one, other, _ in values]
         sd, least, greatest = spread(of_seeds)
         tested = test(a, b, users)
-        any_seed_low, any_seed_high = any_seed_interval(a - b, users, of_seeds)
+        half = (tested["high"] - tested["low"]) / 2
+        any_seed_low, any_seed_high = any_seed_interval(a - b, users, of_seeds, half)
         found.append(
             Row(
                 *names,

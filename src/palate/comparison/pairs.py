@@ -160,18 +160,25 @@ def spread(of_seeds: Sequence[float]) -> tuple[float | None, float, float]:
 
 
 def any_seed_interval(
-    values: ArrayLike, users: ArrayLike, of_seeds: Sequence[float], confidence: float = 0.95
+    values: ArrayLike,
+    users: ArrayLike,
+    of_seeds: Sequence[float],
+    half: float = 0.0,
+    confidence: float = 0.95,
 ) -> tuple[float | None, float | None]:
     """An interval that allows for other users *and* another training.
 
     Mean ± t · √(s_u² + s_s² / S): s_u is the standard error over users, s_s the standard deviation
     of the S seeds' means; degrees of freedom as by Satterthwaite, Biometrics 1946, from U − 1 and
     S − 1. What users make of a particular training is in both terms, so it errs to the wide side.
+    **Decision**: s_u is at least what the interval over users alone, a bootstrap's, comes to, so
+    that this interval holds that one.
 
     Args:
         values: (C,) one value per context, the seeds stacked.
         users: (C,) user of each.
         of_seeds: (S,) mean of each seed.
+        half: half the width of the interval over users alone, of the same confidence.
         confidence: as in `bootstrap_interval`.
 
     Returns:
@@ -180,15 +187,19 @@ def any_seed_interval(
     n_seeds = len(of_seeds)
     if n_seeds < 2:
         return None, None
-    by_user = user_error(values, users) ** 2
+    of_users = max(len(np.unique(np.asarray(users))) - 1, 1)
+
+    def quantile(freedom: float) -> float:
+        return float(stats.t.ppf((1 + confidence) / 2, freedom))
+
+    by_user = max(user_error(values, users), half / quantile(of_users)) ** 2
     by_seed = float(np.var(of_seeds, ddof=1)) / n_seeds
     mean, total = float(np.mean(np.asarray(values))), by_user + by_seed
     if total == 0:
         return mean, mean
-    n_users = len(np.unique(np.asarray(users)))
-    freedom = total**2 / (by_user**2 / max(n_users - 1, 1) + by_seed**2 / (n_seeds - 1))
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * total**0.5
-    return mean - half, mean + half
+    freedom = total**2 / (by_user**2 / of_users + by_seed**2 / (n_seeds - 1))
+    wider = max(quantile(freedom) * total**0.5, half)
+    return mean - wider, mean + wider
 
 
 def _listed(seeds: Any) -> str:
