@@ -56,7 +56,7 @@ class Ranks:
             cutoffs: of the metrics.
             rows: (R,) which rows; None for all.
         """
-        chosen = np.ones(len(self.rank), bool) if rows is None else rows
+        chosen = slice(None) if rows is None else rows
         lists, first, group = np.unique(self.group[chosen], return_index=True, return_inverse=True)
         metrics = context_metrics(group, self.rank[chosen], self.level[chosen], len(lists), cutoffs)
         return metrics, self.user_id[chosen][first]
