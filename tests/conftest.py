@@ -45,6 +45,7 @@ def command(
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
 
 
