@@ -34,8 +34,8 @@ class Batches(Sampler[list[Index]]):
     for more.
 
     A language model spends its time on tokens, so its examples are batched with others of their
-    length. A model of ids spends it on the catalogue, and learns better from mixed lengths:
-    benchmarks/results/sequence_quality.md.
+    length. A sequence model reads a batch in parts of like length anyway, and learns better from
+    mixed lengths: benchmarks/results/sequence_quality.md.
 
     Args:
         policy: what reads them.

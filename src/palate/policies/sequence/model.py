@@ -16,6 +16,7 @@ from palate.policies.sequence.auxiliary import category_losses, contrast, masked
 from palate.policies.sequence.cross_entropy import cross_entropy, log_probs
 from palate.policies.sequence.encoder import CausalEncoder
 from palate.policies.sequence.experts import InteractionExperts, TimeExperts
+from palate.policies.sequence.moments import Moments
 from palate.policies.sequence.sampled_softmax import Proposals, sampled_cross_entropy
 from palate.policies.sequence.sparse_experts import balance_loss, router_z_loss
 from palate.policies.sequence.streams import ProjectedVectors, Stream
@@ -83,29 +84,6 @@ class SequenceConfig(PreTrainedConfig):
     def reads_times(self) -> bool:
         """Whether anything depends on when items were consumed."""
         return self.time_experts > 0 or self.placeholder_weight > 0
-
-
-class Moments(NamedTuple):
-    """Places in some histories to answer at.
-
-    Attributes:
-        history: (R, L) item ids, oldest first; shorter histories are filled on the right with any
-            id.
-        rows, columns: (N,) the places: after item `columns` of history `rows`.
-        intervals: (R, L) bucket of the time before each item, where the model `reads_times`.
-        days: (R, L) days since the first item, likewise.
-    """
-
-    history: Tensor
-    rows: Tensor
-    columns: Tensor
-    intervals: Tensor | None = None
-    days: Tensor | None = None
-
-    def lengths(self) -> Tensor:
-        """(R,) items of each history up to its last place."""
-        none = self.columns.new_zeros(len(self.history))
-        return none.scatter_reduce(0, self.rows, self.columns + 1, "amax")
 
 
 class Read(NamedTuple):
@@ -190,6 +168,21 @@ class SequenceModel(PreTrainedModel):
             moments: the places.
             hidden: (R, L) items whose text and image a placeholder hides; None for none.
         """
+        asked, states, routed = [], [], []
+        for part in moments.parts():
+            length = part.moments.history.shape[1]
+            of_part = None if hidden is None else hidden[part.histories, :length]
+            read = self._read_together(part.moments, of_part)
+            asked.append(part.asked)
+            states.append(read.states)
+            routed.append(read.routed)
+        in_order = torch.cat(asked).argsort()
+        return Read(
+            torch.cat(states)[in_order], [torch.cat(of) for of in zip(*routed, strict=True)]
+        )
+
+    def _read_together(self, moments: Moments, hidden: Tensor | None) -> Read:
+        """`read` in one piece."""
         streams = self._vectors(moments, hidden)
         real = None
         if self.config.experts:

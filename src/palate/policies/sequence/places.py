@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from palate.data.contexts import Context, Ids
 from palate.errors import DataError
 from palate.policies.policy import Batch
-from palate.policies.sequence.model import Moments
+from palate.policies.sequence.moments import Moments
 from palate.policies.sequence.times import days_since_first, interval_buckets
 
 
