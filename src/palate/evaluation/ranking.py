@@ -17,7 +17,7 @@ from palate.evaluation.beyond_accuracy import beyond_accuracy
 from palate.evaluation.candidates import Candidates
 from palate.evaluation.metrics import context_metrics, ranks_of
 from palate.evaluation.significance import bootstrap_intervals
-from palate.policies.policy import PADDING_ITEM, Policy
+from palate.policies.policy import PADDING_ITEM, Policy, highest
 from palate.progress import progress_bar
 
 CatalogueScorer = Callable[[Sequence[Context]], NDArray]
@@ -133,7 +133,7 @@ def rank_catalogue(
                 scores[offset, context.positives] = own
         rows, places = _of_contexts(chosen, firsts)
         ranks[places] = ranks_of(scores, rows, log.items[positive[places]])
-        top = torch.from_numpy(scores).topk(min(LIST_LENGTH, scores.shape[1]), dim=1).indices
+        _, top = highest(torch.from_numpy(scores), min(LIST_LENGTH, scores.shape[1]))
         for index, best in zip(chosen, top.numpy(), strict=True):
             lists[index] = best
     result = {
