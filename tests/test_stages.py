@@ -6,6 +6,7 @@ from hashlib import sha512
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from transformers import BloomConfig
 
 from palate.config import parse_config
 from palate.data.contexts import Context
@@ -13,6 +14,8 @@ from palate.errors import CheckpointError, ConfigError, DataError, DataWarning, 
 from palate.pipeline import go_on, run
 from palate.recommend import policy_of, recommend, write_lists
 from palate.report.table import table_rows
+from policies.architectures import model_of
+from policies.small_tokenizers import tokenizer_of
 
 SMALL = {
     "trackers": [],
@@ -336,3 +339,24 @@ def test_a_change_that_does_not_fit_the_data_leaves_the_folder_as_it_was(whole, 
         go_on(folder, "sft", changes, tmp_path / "new", quiet)
     assert (folder / "config.yaml").read_text() == before
     assert not (tmp_path / "new").exists()
+
+
+def test_beams_of_a_model_that_reads_no_trees_are_refused_before_it_learns(tmp_path):
+    tokenizer = tokenizer_of("byte_level_llama3")
+    shape = {"hidden_size": 16, "n_layer": 1, "n_head": 2, "vocab_size": len(tokenizer)}
+    base = tmp_path / "bloom"
+    model_of(BloomConfig(**shape)).save_pretrained(base)  # ALiBi knows no positions
+    tokenizer.save_pretrained(base)
+    beams = parse_config(
+        SMALL
+        | {
+            "policy": {"base": str(base), "max_history": 4},
+            "align": {"negatives": {"self_play": 1}, "pool": {"kind": "beam"}},
+        }
+    )
+    with (
+        pytest.warns(DataWarning, match="each title is scored alone"),
+        pytest.raises(ConfigError, match=r"beams need titles read as a tree.*pool\.kind=uniform"),
+    ):
+        run(beams, tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run" / "checkpoints").exists()

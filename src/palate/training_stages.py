@@ -13,19 +13,20 @@ from typing import Literal
 import torch
 
 from palate.chosen_objective import chosen_objective, described
-from palate.config import RunConfig, SequenceShape
+from palate.config import AlignConfig, RunConfig, SequenceShape
 from palate.data.contexts import ContextSet
 from palate.data.prepared import Prepared
 from palate.evaluation.stages import Evaluation
 from palate.files import replacing, write_json
 from palate.item_vectors import item_vectors
-from palate.negatives import mixture
+from palate.negatives import Mixture, mixture
 from palate.policies import LanguagePolicy, Policy, load_policy
 from palate.policies.reference import REFERENCES, Cached, Reference
 from palate.starting_policy import new_policy, warn_of_short_prompts
 from palate.training.align import align
 from palate.training.holdout import split_training
 from palate.training.rounds import Round, rounds_of
+from palate.training.scored_pools import check_pool
 from palate.training.sft import imitate
 from palate.training.trainer import Trained, Validation
 
@@ -63,6 +64,7 @@ def imitate_stage(run: Run) -> None:
     policy = new_policy(run.config, data.items, vectors, data.popularity)
     if isinstance(policy, LanguagePolicy):
         warn_of_short_prompts(policy, run.data)
+        _check_pool(run, policy)
     chosen = run.config.policy
     if chosen.kind == "sequence" and chosen.base and chosen.sequence != SequenceShape():
         run.say("sft: policy.base has a shape of its own; policy.sequence is passed over")
@@ -87,6 +89,18 @@ def imitate_stage(run: Run) -> None:
         tuple(run.config.trackers),
     )
     _save(policy, run.folder / "sft", done)
+
+
+def _check_pool(run: Run, policy: LanguagePolicy) -> None:
+    """Refuse, before anything is learnt, what the policy cannot be asked in alignment."""
+    options = run.config.align
+    if _negatives(run, options).asks_policy:
+        has_lists = run.data.lists is not None
+        check_pool(options.pool, policy.kind, policy.lists_candidates, has_lists, policy.engine)
+
+
+def _negatives(run: Run, options: AlignConfig) -> Mixture:
+    return mixture(options.negatives, run.data, options.exclude_history, options.sampler_options)
 
 
 def align_stage(run: Run) -> None:
@@ -122,7 +136,7 @@ def _align_round(run: Run, one: Round, start: Path, end: Path, steps_before: int
     done = align(
         policy,
         split_training(run.data, options.holdout)[1],
-        mixture(options.negatives, run.data, options.exclude_history, options.sampler_options),
+        _negatives(run, options),
         chosen_objective(options),
         options.beta,
         _reference(run, held_to, one),

@@ -44,7 +44,8 @@ class ScoredPools:
         self._policy = policy
         self._n_items = data.n_items
         policy_kind = str(getattr(policy, "kind", "custom"))
-        check_pool(options, policy_kind, policy.lists_candidates, data.lists is not None)
+        has_lists, engine = data.lists is not None, getattr(policy, "engine", None)
+        check_pool(options, policy_kind, policy.lists_candidates, has_lists, engine)
         self._kind = pool_kind(options, policy_kind)
         self._refresh = options.refresh
         self._size = min(options.size, data.n_items)
@@ -168,7 +169,11 @@ def pool_kind(options: PoolConfig, policy_kind: str) -> str:
 
 
 def check_pool(
-    options: PoolConfig, policy_kind: str, lists_candidates: bool, has_lists: bool
+    options: PoolConfig,
+    policy_kind: str,
+    lists_candidates: bool,
+    has_lists: bool,
+    engine: str | None = None,
 ) -> None:
     """Whether a policy can be asked for a pool, which is known before any training.
 
@@ -177,6 +182,7 @@ def check_pool(
         policy_kind: such as "language".
         lists_candidates: whether prompts show the candidates.
         has_lists: whether the source says which.
+        engine: of a language policy; None where it is not known yet.
 
     Raises:
         ConfigError: it cannot; says what to set instead.
@@ -191,6 +197,11 @@ def check_pool(
         raise ConfigError(
             f"align.pool.kind: only a language policy has beams, and this is a {policy_kind} "
             "policy; leave it out to score the whole catalogue."
+        )
+    if kind == "beam" and engine == "plain":
+        raise ConfigError(
+            "align.pool.kind: beams need titles read as a tree, and this model's are scored alone. "
+            "Use --set align.pool.kind=uniform."
         )
     if lists_candidates and (not has_lists or kind in ("catalogue", "beam")):
         raise ConfigError(
