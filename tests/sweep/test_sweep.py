@@ -258,8 +258,9 @@ def test_a_shared_stage_that_fails_holds_up_its_own_runs_alone(config, tmp_path)
 
 
 @pytest.mark.slow
-def test_one_sweep_at_a_time_and_an_interrupt_ends_its_processes(config, tmp_path, monkeypatch):
-    out = tmp_path / "busy"
+def test_one_sweep_at_a_time_and_an_interrupt_ends_its_processes(tmp_path, monkeypatch):
+    out, config = tmp_path / "busy", tmp_path / "endless.yaml"
+    config.write_text(yaml.safe_dump(SMALL | {"sft": {"max_steps": 100_000}}))
     busy = started(config, out, "--over=align.beta=1,2")
     until(lambda: list(out.glob("logs/*")))
     monkeypatch.setattr("palate.sweep.running.PATIENCE", 0.2)
