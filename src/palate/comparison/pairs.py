@@ -187,17 +187,17 @@ def any_seed_interval(
     n_seeds = len(of_seeds)
     if n_seeds < 2:
         return None, None
-    of_users = max(len(np.unique(np.asarray(users))) - 1, 1)
+    user_freedom = max(len(np.unique(np.asarray(users))) - 1, 1)
 
     def quantile(freedom: float) -> float:
         return float(stats.t.ppf((1 + confidence) / 2, freedom))
 
-    by_user = max(user_error(values, users), half / quantile(of_users)) ** 2
+    by_user = max(user_error(values, users), half / quantile(user_freedom)) ** 2
     by_seed = float(np.var(of_seeds, ddof=1)) / n_seeds
     mean, total = float(np.mean(np.asarray(values))), by_user + by_seed
     if total == 0:
         return mean, mean
-    freedom = total**2 / (by_user**2 / of_users + by_seed**2 / (n_seeds - 1))
+    freedom = total**2 / (by_user**2 / user_freedom + by_seed**2 / (n_seeds - 1))
     wider = max(quantile(freedom) * total**0.5, half)
     return mean - wider, mean + wider
 

@@ -133,7 +133,7 @@ def rank_catalogue(
                 scores[offset, context.positives] = own
         rows, places = _of_contexts(chosen, firsts)
         ranks[places] = ranks_of(scores, rows, log.items[positive[places]])
-        _, top = highest(torch.from_numpy(scores), min(LIST_LENGTH, scores.shape[1]))
+        _, top = highest(torch.from_numpy(scores), LIST_LENGTH)
         for index, best in zip(chosen, top.numpy(), strict=True):
             lists[index] = best
     result = {

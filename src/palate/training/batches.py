@@ -35,7 +35,7 @@ class Batches(Sampler[list[Index]]):
 
     A language model spends its time on tokens, so its examples are batched with others of their
     length. A sequence model reads a batch in parts of like length anyway, and learns better from
-    mixed lengths: benchmarks/results/sequence_quality.md.
+    mixed lengths (benchmarks/results/sequence_quality.md); so are a module's batched.
 
     Args:
         policy: what reads them.

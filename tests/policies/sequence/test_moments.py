@@ -30,7 +30,7 @@ def moments(few):
 def test_parts_hold_every_place_once_and_no_more_items_than_asked(monkeypatch):
     monkeypatch.setattr(moments_module, "PLACES_OF_A_PART", 14)
     whole = moments(few=False)
-    parts = list(whole.parts())
+    parts = list(whole.parts(whole.parts_worth()))
     assert [part.moments.history.shape for part in parts] == [(3, 2), (3, 6), (1, 6)]
     assert sorted(torch.cat([part.asked for part in parts]).tolist()) == list(range(24))
     for part in parts:

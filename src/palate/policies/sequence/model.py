@@ -168,8 +168,11 @@ class SequenceModel(PreTrainedModel):
             moments: the places.
             hidden: (R, L) items whose text and image a placeholder hides; None for none.
         """
+        number = moments.parts_worth()
+        if number == 1:
+            return self._read_together(moments, hidden)
         asked, states, routed = [], [], []
-        for part in moments.parts():
+        for part in moments.parts(number):
             length = part.moments.history.shape[1]
             of_part = None if hidden is None else hidden[part.histories, :length]
             read = self._read_together(part.moments, of_part)

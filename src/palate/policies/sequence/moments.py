@@ -34,19 +34,22 @@ class Moments(NamedTuple):
         none = self.columns.new_zeros(len(self.history))
         return none.scatter_reduce(0, self.rows, self.columns + 1, "amax")
 
-    def parts(self) -> Iterator["Part"]:
+    def parts_worth(self) -> int:
+        """In how many parts to read: one where there is little padding to save, and off the CPU,
+        where starting a part costs more than its padding."""
+        places = self.history.numel()
+        parts = places // PLACES_OF_A_PART
+        if parts <= 1 or self.history.device.type != "cpu":
+            return 1
+        return 1 if self.lengths().sum() > (1 - PADDING) * places else parts
+
+    def parts(self, number: int) -> Iterator["Part"]:
         """Histories of like length together, cut to their last places.
 
-        All together where there is little padding to save, and off the CPU, where starting a part
-        costs more than its padding.
+        Args:
+            number: of parts, at most.
         """
         lengths = self.lengths()
-        number = self._parts_worth(lengths)
-        if number <= 1:
-            device = lengths.device
-            every = torch.arange(len(lengths), device=device)
-            yield Part(every, torch.arange(len(self.rows), device=device), self)
-            return
         new_rows = torch.empty_like(lengths)
         order = lengths.argsort(stable=True)
         for chosen in order[lengths[order] > 0].chunk(number):
@@ -59,12 +62,6 @@ class Moments(NamedTuple):
             rows, columns = new_rows[self.rows[asked]], self.columns[asked]
             moments = Moments(self.history[chosen, :longest], rows, columns, *cut)
             yield Part(chosen, asked, moments)
-
-    def _parts_worth(self, lengths: Tensor) -> int:
-        places = self.history.numel()
-        if self.history.device.type != "cpu" or lengths.sum() > (1 - PADDING) * places:
-            return 1
-        return places // PLACES_OF_A_PART
 
 
 class Part(NamedTuple):
