@@ -40,27 +40,34 @@ class SparseFeedForward(nn.Module):
         """What the experts say, and the router's logits.
 
         Args:
-            state: (R, L, d).
-            real: (R, L) whether a place holds a token; others use no expert and give 0.
+            state: (…, d).
+            real: (…) whether a place holds a token; others use no expert and give 0.
 
         Returns:
-            (R, L, d), and (tokens, experts).
+            (…, d), and (tokens, experts).
         """
-        tokens = state[real]
+        flat = state.flatten(0, -2)
+        (places,) = real.flatten().nonzero(as_tuple=True)
+        tokens = flat[places]
         logits = self.router(tokens).float()
         best, chosen = logits.topk(self.per_item, dim=1)
-        order = chosen.flatten().argsort(stable=True)
+        experts, order = chosen.flatten().sort(stable=True)
         token = order // self.per_item
-        load = chosen.flatten().bincount(minlength=logits.shape[1]).tolist()
-        said = torch.cat([self._expert(e, x) for e, x in enumerate(tokens[token].split(load))])
+        load = experts.bincount(minlength=logits.shape[1]).tolist()
+        stacked = (self.inner, self.inner_bias, self.outer, self.outer_bias)
+        weights = zip(*(one.unbind() for one in stacked), strict=True)
+        read = zip(tokens[token].split(load), weights, strict=True)
+        said = torch.cat([_expert(x, *of_one) for x, of_one in read])
         said = said * best.softmax(dim=1).flatten()[order, None].to(said.dtype)
-        mixed = said.new_zeros(tokens.shape).index_add(0, token, said)
-        answer = said.new_zeros(state.shape).masked_scatter(real[..., None], mixed)
-        return self.dropout(answer), logits
+        mixed = said.new_zeros(flat.shape).index_add(0, places[token], said)
+        return self.dropout(mixed.view_as(state)), logits
 
-    def _expert(self, expert: int, tokens: Tensor) -> Tensor:
-        between = F.gelu(tokens @ self.inner[expert] + self.inner_bias[expert])
-        return between @ self.outer[expert] + self.outer_bias[expert]
+
+def _expert(
+    tokens: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, outer_bias: Tensor
+) -> Tensor:
+    between = F.gelu(torch.addmm(inner_bias, tokens, inner))
+    return torch.addmm(outer_bias, between, outer)
 
 
 def load_counts(logits: Tensor, per_item: int) -> Tensor:
