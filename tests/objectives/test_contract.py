@@ -587,3 +587,45 @@ def test_entry_points_add_to_the_built_in_ones():
 def test_the_names_that_do_not_move():
     assert {"dpo", "lipo", "dmpo", "s_dpo", "mult_dpo"} <= set(OBJECTIVES)
     assert {"ipo", "simpo", "mppo", "pl_dpo"} <= set(OBJECTIVES)
+
+
+@pytest.mark.parametrize("second", [*PLAIN, *DYNAMIC])
+@pytest.mark.parametrize("first", ["ipo", "dynamic_s_dpo", "mult_dpo"])
+def test_two_objectives_may_be_differentiated_one_after_the_other(first, second):
+    """Each with the gradient that it has on scores of its own."""
+    levels = torch.tensor([[1, 0, 0, -1], [0, 2, 1, 0]])
+
+    reference = torch.tensor([[-2.0, -1.5, -3.0, 0.0], [-2.5, -1.0, -3.5, -0.5]])
+
+    def scores_of(policy):
+        return CandidateScores(policy, reference, levels=levels)
+
+    def fresh():
+        return torch.tensor(
+            [[-1.0, -2.5, -0.5, math.nan], [-3.0, -1.0, -2.0, -0.25]],
+            dtype=torch.float64,
+            requires_grad=True,
+        )
+
+    policy = fresh()
+    shared = scores_of(policy)
+    for name in (first, second):
+        policy.grad = None
+        EVERY[name](shared).sum().backward()
+        alone = fresh()
+        EVERY[name](scores_of(alone)).sum().backward()
+        torch.testing.assert_close(policy.grad, alone.grad, rtol=0, atol=0)
+
+
+def test_scores_take_transforms_of_functions():
+    """torch.func differentiates through them as autograd does."""
+    levels = torch.tensor([[1, 0, 0, -1]])
+
+    def loss(policy):
+        scores = CandidateScores(policy, levels=levels, check=False, max_positives=1)
+        return OBJECTIVES["s_dpo"](scores).sum()
+
+    policy = torch.tensor([[-1.0, -2.5, -0.5, 0.0]], dtype=torch.float64)
+    weights = torch.softmax(policy[:, :3], dim=1)
+    by_hand = torch.cat([weights - torch.tensor([[1.0, 0, 0]]), torch.zeros(1, 1)], dim=1)
+    torch.testing.assert_close(torch.func.grad(loss)(policy), by_hand)

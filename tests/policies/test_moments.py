@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -11,15 +12,16 @@ from hypothesis import strategies as st
 
 from palate.chosen_objective import chosen_objective
 from palate.config import AlignConfig, TrainingOptions, parse_config
+from palate.data.contexts import ContextSet, Interactions
 from palate.environment import check_environment
 from palate.errors import ConfigError
 from palate.negatives import mixture
-from palate.policies import LanguagePolicy
+from palate.policies import LanguagePolicy, SequencePolicy
 from palate.policies.language.adapters import Adapter
 from palate.policies.policy import first_reads
 from palate.policies.reference import REFERENCES
 from palate.training.align import align
-from palate.training.preference_sets import PreferenceSets
+from palate.training.preference_sets import PreferenceSets, passes
 
 
 @given(
@@ -147,3 +149,33 @@ def test_alignment_reads_moments_together_with_the_losses_of_the_plain_engine(
     assert tree[0] == pytest.approx(np.log(4), abs=1e-4)
     assert tree == pytest.approx(plain, abs=1e-4)
     assert len({round(loss, 6) for loss in tree}) > 1
+
+
+@pytest.mark.parametrize("users", [3, 300])
+def test_passes_ask_for_the_whole_log_a_fixed_number_of_times(users):
+    """Once a user would be work that grows with the square."""
+    asked = []
+
+    class Counted(ContextSet):
+        @property
+        def users(self):
+            asked.append("users")
+            return super().users
+
+    rows = np.arange(users * 5)
+    begins = rows[rows % 5 > 0]
+    log = Interactions(
+        items=rows % 7,
+        levels=np.ones(len(rows), np.int64),
+        disliked=np.zeros(len(rows), bool),
+        timestamps=None,
+        users=rows // 5,
+        first_row=np.arange(users + 1) * 5,
+        split_starts={},
+    )
+    policy = SequencePolicy.create(pa.table({"item_id": range(7), "title": ["a"] * 7}), 4)
+    first_reads_, found = passes(Counted(log, begins, begins + 1), policy, 2)
+    # a pass has two moments; the second begins where half of what is read is known: 3 - 4 // 2
+    assert first_reads_.tolist() == [0, 0, 1, 1] * users
+    assert [one.tolist() for one in found[:2]] == [[0, 1], [2, 3]]
+    assert len(asked) <= 3

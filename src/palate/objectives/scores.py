@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -259,7 +260,7 @@ class CandidateScores:
 
     def _cleaned(self, scores: Tensor) -> Tensor:
         wide = scores if scores.dtype == torch.float64 else scores.float()
-        return wide.masked_fill(~wide.isfinite(), math.nan).masked_fill(~self.real, 0.0)
+        return _Cleaned.apply(wide, self.real)
 
     def _copy(self) -> "CandidateScores":
         copied = object.__new__(CandidateScores)
@@ -271,6 +272,29 @@ class CandidateScores:
 
     def _set(self, name: str, value: Tensor | None) -> None:
         object.__setattr__(self, name, value)
+
+
+class _Cleaned(torch.autograd.Function):
+    """What is not finite becomes NaN, and padding 0; neither has a gradient.
+
+    It keeps its masks itself. Those of `masked_fill` are freed by the first backward pass, and all
+    objectives that read one `CandidateScores` share this step of the graph.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(scores: Tensor, real: Tensor) -> Tensor:
+        return scores.masked_fill(~scores.isfinite(), math.nan).masked_fill(~real, 0.0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        scores, real = inputs
+        ctx.kept = scores.isfinite() & real
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].masked_fill(~ctx.kept, 0.0), None
 
 
 def masked_logsumexp(values: Tensor, mask: Tensor, dim: int) -> Tensor:

@@ -144,11 +144,11 @@ def passes(contexts: ContextSet, policy: Policy, together: int) -> tuple[Ids, li
         (contexts,) places from which on their histories are read, and the contexts of each pass.
     """
     first_reads, found = np.zeros(len(contexts), np.int64), []
-    order = np.lexsort([contexts.begins, contexts.users])
-    for of_user in np.split(order, np.flatnonzero(np.diff(contexts.users[order])) + 1):
+    users, lengths = contexts.users, contexts.history_lengths  # of all, once
+    order = np.lexsort([contexts.begins, users])
+    for of_user in np.split(order, np.flatnonzero(np.diff(users[order])) + 1):
         history = contexts[int(of_user[-1])].history
-        moments = contexts.history_lengths[of_user]
-        first_reads[of_user] = policy.first_reads(history, moments, together)
+        first_reads[of_user] = policy.first_reads(history, lengths[of_user], together)
         for same in np.split(of_user, np.flatnonzero(np.diff(first_reads[of_user])) + 1):
             found += np.split(same, range(together, len(same), together))
     return first_reads, found
