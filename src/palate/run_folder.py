@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from palate.config import RunConfig, load_config
+from palate.config.yaml_text import read_yaml, write_yaml
 from palate.data.prepared import Prepared
 from palate.errors import ConfigError
 from palate.files import link_or_copy, replacing, write_text
@@ -108,7 +107,7 @@ def write_config(config: RunConfig, folder: Path) -> None:
     """Write `config.yaml`: everything the run depends on, and the versions it is made with."""
     numbers = {name: version(name) for name in VERSIONS} | {"python": platform.python_version()}
     made_with = ", ".join(f"{name} {number}" for name, number in numbers.items())
-    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    content = write_yaml(config.model_dump(mode="json"))
     write_text(f"{MARK}{made_with}\n{content}", folder / "config.yaml")
 
 
@@ -213,7 +212,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _check_same(config: RunConfig, folder: Path) -> None:
-    before = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    before = read_yaml((folder / "config.yaml").read_text("utf-8"))
     if changed := changed_keys(before, config.model_dump(mode="json")):
         raise ConfigError(
             f"{folder} holds a run with another configuration ({', '.join(changed)}). Use "

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-import yaml
 
 from palate.config import RunConfig
+from palate.config.yaml_text import read_yaml
 from palate.data.contexts import Ids
 from palate.data.prepared import Prepared
 from palate.errors import ConfigError, DataWarning
@@ -75,7 +75,7 @@ def find_code_of(folder: Path) -> None:
     """Import the file of one's own that a run folder's configuration names, if it is there."""
     config = folder / "config.yaml"
     if config.is_file():
-        find_code(yaml.safe_load(config.read_text("utf-8"))["policy"].get("factory") or "")
+        find_code(read_yaml(config.read_text("utf-8"))["policy"].get("factory") or "")
 
 
 def warn_of_short_prompts(policy: LanguagePolicy, data: Prepared) -> None:

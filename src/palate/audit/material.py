@@ -14,6 +14,7 @@ import yaml
 from palate.audit.candidate_rows import Repeats, is_rows_file, repeats_of, tables_of_rows
 from palate.audit.lists import Lists, lists_of
 from palate.config import load_config
+from palate.config.yaml_text import read_value
 from palate.data.contexts import ContextSet
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared, sample_contexts
@@ -206,12 +207,14 @@ def read_assignments(pairs: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"--option {pair}: expected NAME=VALUE, such as windows=llara.")
+        if name in options:
+            raise ConfigError(f"--option {pair}: {name} is given twice; choose one value.")
         try:
-            options[name] = yaml.safe_load(value)
+            options[name] = read_value(value)
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"--option {pair}: {value!r} is not a YAML value. Quote it."
             ) from error
-        if not separator or not name:
-            raise ConfigError(f"--option {pair}: expected NAME=VALUE, such as windows=llara.")
     return options

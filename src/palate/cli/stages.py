@@ -55,9 +55,9 @@ def run(
     short = [f"{key}={value}" for key, value in shorthand.items() if value is not None]
     checked = load_config(config, [*(changes or []), *short])
     if print_config:
-        import yaml
+        from palate.config.yaml_text import write_yaml
 
-        console.out(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False), end="")
+        console.out(write_yaml(checked.model_dump(mode="json")), end="")
         return
     if resume and overwrite:
         raise PalateError("--resume and --overwrite contradict each other; choose one.")

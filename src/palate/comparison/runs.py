@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 
+from palate.config.yaml_text import read_yaml
 from palate.data.prepared import Prepared
 from palate.errors import CheckpointError, ConfigError, did_you_mean
 from palate.evaluation.ranking import Ranks
@@ -51,7 +51,7 @@ class EvaluatedRun:
                 raise CheckpointError(
                     f"{folder} is not evaluated: it has no {name}. First: palate evaluate {folder}."
                 )
-        config = yaml.safe_load(written.read_text("utf-8"))
+        config = read_yaml(written.read_text("utf-8"))
         self.seed = int(config.pop("seed"))
         flat = dict(_flat(config))
         self.settings = {key: flat[key] for key in flat if key not in FREE_TO_CHANGE}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from palate.config.sections import DataConfig, RunConfig
 from palate.config.training import AlignConfig
+from palate.config.yaml_text import read_value, read_yaml
 from palate.errors import ConfigError, did_you_mean
 
 
@@ -23,10 +24,12 @@ def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:
         near = get_close_matches(str(path), [str(p) for p in path.parent.glob("*.yaml")], n=1)
         raise ConfigError(f"{path} does not exist.{f' Did you mean {near[0]}?' if near else ''}")
     try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
+        content = read_yaml(path.read_text("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path} is not readable as YAML: {line}.") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path} {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no keys; expected sections such as data: and align:.")
     for change in changes or []:
@@ -117,7 +120,9 @@ def _problem(entry: Any) -> str:
     if entry["type"] == "model_type":
         return f"{where}: expected keys and values, {{}} for the defaults; found {found!r}."
     message = entry["msg"][0].lower() + entry["msg"][1:]
-    return f"{where}: {message}; found {found!r}."
+    quoted = f" Put it in quotation marks to have the text: '{found}'."
+    is_text = entry["type"] == "string_type" and isinstance(found, int | float)
+    return f"{where}: {message}; found {found!r}.{quoted if is_text else ''}"
 
 
 def _lay_over(content: dict[str, Any], change: str) -> None:
@@ -132,6 +137,11 @@ def _lay_over(content: dict[str, Any], change: str) -> None:
         if not isinstance(content, dict):
             raise ConfigError(f"--set {change}: '{section}' is a value and has no parts.")
     try:
-        content[last] = yaml.safe_load(value)
+        content[last] = read_value(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change}: '{value}' is not a YAML value.") from error
+        raise ConfigError(
+            f"--set {change}: '{value}' is not a YAML value. Put quotation marks around a text: "
+            f"--set '{key}=\"…\"'."
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"--set {change}: {error}") from error

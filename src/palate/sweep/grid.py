@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from palate.config import RunConfig, load_config
+from palate.config.yaml_text import read_value
 from palate.errors import ConfigError
 
 OPENING, CLOSING, QUOTES = "[{(", "]})", "\"'"
@@ -142,7 +143,7 @@ def _value(text: str, assignment: str) -> Any:
     if not text.strip():
         raise ConfigError(f"--over {assignment}: a value is empty; write null for none.")
     try:
-        return yaml.safe_load(text)
+        return read_value(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--over {assignment}: '{text}' is not a YAML value.") from error
 
