@@ -2,8 +2,9 @@
 
 import pytest
 
-from palate.config import load_config, parse_config
+from palate.config import AlignConfig, DataConfig, RunConfig, load_config, parse_config
 from palate.errors import ConfigError
+from palate.pipeline import run
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,44 @@ def test_a_wrong_key_of_an_optional_section_is_named(tmp_path):
     changed = load_config(path, ["policy.adapter.rank=4"])
     assert changed.policy.adapter is not None
     assert changed.policy.adapter.rank == 4
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"align": AlignConfig(objective="sdpo")}, r"align.objective: 'sdpo' is unknown. Did you"),
+        ({"align": AlignConfig(objective={"dpo": 1, "sdpo": 1})}, "align.objective: 'sdpo'"),
+        ({"align": AlignConfig(negatives={"unifrom": 2})}, "Did you mean 'uniform'"),
+        ({"align": AlignConfig(reference="frozn")}, "align.reference: 'frozn' is unknown"),
+        ({"align": AlignConfig(objective_options={"lipo": {}})}, "'lipo' is not in align.object"),
+        (
+            {"align": AlignConfig(sampler_options={"uniform": {"alpha": 1}})},
+            "align.sampler_options.uniform.alpha",
+        ),
+        ({"data": DataConfig(source="simulat")}, "data.source: 'simulat' is unknown"),
+        ({"data": DataConfig(options={"n_user": 3})}, "data.options.n_user"),
+    ],
+)
+def test_a_typo_from_python_is_told_where_the_configuration_is_made(sections, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        RunConfig(**sections)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "sentence"),
+    [
+        ("align", "objective", "sdpo", "align.objective: 'sdpo' is unknown"),
+        ("align", "negatives", {"unifrom": 2}, "align.negatives.unifrom"),
+        ("align", "metric", "ndgc@10", "align.metric: string should match"),
+        ("sft", "metric", "ndcg@0", "sft.metric: string should match"),
+        ("policy", "kind", "sequense", "policy.kind: input should be"),
+        ("data", "split", "leave_two_out", "data.split: input should be"),
+        ("evaluation", "protocols", ["catalog"], "evaluation.protocols.0: input should be"),
+    ],
+)
+def test_a_typo_set_later_is_told_before_anything_is_made(section, key, value, sentence, tmp_path):
+    config = RunConfig()
+    setattr(getattr(config, section), key, value)
+    with pytest.raises(ConfigError, match=sentence):
+        run(config, tmp_path / "out", say=lambda line: None)
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from palate.audit import audit
-from palate.config import RunConfig, source_arguments
+from palate.config import RunConfig, checked, source_arguments
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared, sample_contexts
 from palate.data.simulator import Simulation
@@ -66,6 +66,7 @@ def run(
         PalateError: the folder exists and neither flag is set, it holds a run of another
             configuration, or the data is wrong.
     """
+    config = checked(config)
     starts_anew = overwrite or not (folder / "sft").is_dir()
     device = check_environment(config, starts_anew)
     with claimed(config, folder, resume, overwrite):

@@ -2,7 +2,7 @@
 
 from palate.config.policy import AdapterConfig, PolicyConfig, SequenceShape
 from palate.config.pool import PoolConfig
-from palate.config.reading import load_config, parse_config, source_arguments
+from palate.config.reading import checked, load_config, parse_config, source_arguments
 from palate.config.section import Section
 from palate.config.sections import DataConfig, EvaluationConfig, RunConfig
 from palate.config.training import METRICS, AlignConfig, SFTConfig, TrainingOptions
@@ -24,6 +24,7 @@ __all__ = [
     "TextVectorsConfig",
     "TrainingOptions",
     "VectorsConfig",
+    "checked",
     "load_config",
     "parse_config",
     "source_arguments",

@@ -7,8 +7,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from palate.config.sections import DataConfig, RunConfig
-from palate.config.training import AlignConfig
+from palate.config.names import unknown_names
+from palate.config.sections import RunConfig
 from palate.config.yaml_text import read_value, read_yaml
 from palate.errors import ConfigError, did_you_mean
 
@@ -39,57 +39,20 @@ def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:
 
 def parse_config(content: dict[str, Any]) -> RunConfig:
     """A checked configuration from nested dictionaries; every problem is in one ConfigError."""
-    problems, config = [], RunConfig()
     try:
-        config = RunConfig.model_validate(content)
+        return RunConfig.model_validate(content)
     except ValidationError as error:
         problems = [_problem(entry) for entry in error.errors()]
-    problems += _unknown_names(content)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return config
+        raise ConfigError("\n".join([*problems, *unknown_names(content)])) from error
 
 
-def _unknown_names(content: dict[str, Any]) -> list[str]:
-    """What only the registries can tell: names of sources, samplers, objectives, references."""
-    from palate.chosen_objective import objective_problems
-    from palate.data.sources import check_options, sources
-    from palate.negatives import check_sampler_options, samplers
-    from palate.policies.reference import REFERENCES
+def checked(config: RunConfig) -> RunConfig:
+    """A configuration checked again: parts may have been set or copied since it was made.
 
-    sections = {"data": vars(DataConfig()), "align": vars(AlignConfig())}
-    for name in sections:
-        if isinstance(content.get(name), dict):
-            sections[name] = {**sections[name], **content[name]}
-    data, align = sections["data"], sections["align"]
-    negatives = align["negatives"] if isinstance(align["negatives"], dict) else {}
-    given = align["sampler_options"]
-    sampler_options = given if isinstance(given, dict) else {}
-    problems = []
-    for key, name, known in [
-        ("data.source", data["source"], sources()),
-        ("align.reference", align["reference"], REFERENCES),
-        *[(f"align.negatives.{name}", name, samplers()) for name in negatives],
-    ]:
-        if isinstance(name, str) and name not in known:
-            problems.append(f"{key}: '{name}' is unknown.{did_you_mean(name, known)}")
-    problems += objective_problems(align)
-    problems += [
-        f"align.negatives.{name}: {count} negatives; expected at least 1."
-        for name, count in negatives.items()
-        if isinstance(count, int) and count < 1
-    ]
-    for name, options in sampler_options.items():
-        if name in samplers():
-            problems += check_sampler_options(name, options)
-        if name not in negatives:
-            hint = did_you_mean(name, negatives)
-            problems.append(f"align.sampler_options.{name}: nothing is drawn from it.{hint}")
-    source = data["source"]
-    if isinstance(source, str) and source in sources() and isinstance(data["options"], dict):
-        own = {key: data[key] for key in ("path", "aliases") if data[key]}
-        problems += check_options(data["source"], {**own, **data["options"]})
-    return problems
+    Raises:
+        ConfigError: anything in it is wrong; all problems are named at once.
+    """
+    return parse_config(config.model_dump(warnings=False))
 
 
 def source_arguments(config: RunConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from palate.config.policy import PolicyConfig
 from palate.config.section import Section
 from palate.config.training import AlignConfig, SFTConfig
+from palate.errors import ConfigError
 
 
 class DataConfig(Section):
@@ -93,7 +94,12 @@ class EvaluationConfig(Section):
 
 
 class RunConfig(Section):
-    """Everything a run depends on."""
+    """Everything a run depends on.
+
+    Raises:
+        ConfigError: a source, sampler, objective or reference is unknown, or an option of one.
+        pydantic.ValidationError: a key is unknown, or a value is of a wrong kind.
+    """
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Names every random draw of the run."""
@@ -106,6 +112,15 @@ class RunConfig(Section):
     sft: SFTConfig = SFTConfig()
     align: AlignConfig = AlignConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _names(self) -> "RunConfig":
+        """Names are looked up here, so that from Python too nothing is trained before."""
+        from palate.config.names import unknown_names
+
+        if problems := unknown_names(self.model_dump()):
+            raise ConfigError("\n".join(problems))
+        return self
 
     @property
     def cutoffs(self) -> list[int]:
