@@ -55,7 +55,7 @@ def test_other_values_are_what_they_were(tmp_path):
     with pytest.raises(yaml.YAMLError):
         read_value("[1")
     (tmp_path / "a.yaml").write_text("")
-    with pytest.raises(ConfigError, match="--set align.negatives=.*'uniform' is given twice"):
+    with pytest.raises(ConfigError, match=r"--set align.negatives=.*'uniform' is given twice"):
         load_config(tmp_path / "a.yaml", ["align.negatives={uniform: 1, uniform: 2}"])
     with pytest.raises(ConfigError, match=r"policy\.base: .*; found 7\. Put it in quotation marks"):
         load_config(tmp_path / "a.yaml", ["policy.base=7"])

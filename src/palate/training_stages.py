@@ -16,11 +16,13 @@ from palate.chosen_objective import chosen_objective, described
 from palate.config import AlignConfig, RunConfig, SequenceShape
 from palate.data.contexts import ContextSet
 from palate.data.prepared import Prepared
+from palate.errors import CheckpointError, DataError
 from palate.evaluation.stages import Evaluation
 from palate.files import replacing, write_json
 from palate.item_vectors import item_vectors
 from palate.negatives import Mixture, mixture
 from palate.policies import LanguagePolicy, Policy, load_policy
+from palate.policies.finite import not_finite
 from palate.policies.reference import REFERENCES, Cached, Reference
 from palate.starting_policy import new_policy, warn_of_short_prompts
 from palate.training.align import align
@@ -62,6 +64,11 @@ def imitate_stage(run: Run) -> None:
     made = run.folder / "data" / "vectors"
     vectors = item_vectors(data.items, run.config.policy.vectors, made, run.device, run.say)
     policy = new_policy(run.config, data.items, vectors, data.popularity)
+    if (name := not_finite(policy.model)) is not None:
+        raise CheckpointError(
+            f"policy.base: the weight {name} of '{run.config.policy.base}' is not finite, so there "
+            "is nothing to train. Load or copy the model again."
+        )
     if isinstance(policy, LanguagePolicy):
         warn_of_short_prompts(policy, run.data)
         _check_pool(run, policy)
@@ -247,6 +254,11 @@ def _trained(folder: Path) -> dict[str, int]:
 
 
 def _save(policy: Policy, folder: Path, done: Trained) -> None:
+    if (name := not_finite(policy.model)) is not None:
+        raise DataError(
+            f"{folder.name}: the weight {name} is not finite at the end of the stage, so it is not "
+            "saved. Lower the learning rate or beta of this stage."
+        )
     with replacing(folder) as temporary:
         temporary.mkdir()
         policy.save(temporary)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from palate.errors import CheckpointError, ConfigError, did_you_mean
+from palate.policies.finite import not_finite
 from palate.policies.language.causal_lm import LanguagePolicy
 from palate.policies.language.engine import Engine
 from palate.policies.module_policy import ModulePolicy
@@ -42,10 +43,21 @@ def load_policy(path: str | Path, engine: Engine | None = None) -> Policy:
             once and refuses to fall back; None takes the tree where the model scores alike in it.
 
     Raises:
-        CheckpointError: the folder is missing, incomplete or of an unknown kind.
+        CheckpointError: the folder is missing, incomplete or of an unknown kind, or its weights
+            are not finite.
         ConfigError: the engine is unknown, is "tree" for a model that scores differently in it, or
             is asked of another policy.
     """
+    policy = _loaded(path, engine)
+    if (name := not_finite(policy.model)) is not None:
+        raise CheckpointError(
+            f"{path}: the weight {name} is not finite, so the policy can score nothing. Training "
+            "diverged, or the file is damaged; train or copy it again."
+        )
+    return policy
+
+
+def _loaded(path: str | Path, engine: Engine | None) -> Policy:
     if engine not in (None, *get_args(Engine)):
         raise ConfigError(f"engine='{engine}' is unknown.{did_you_mean(engine, get_args(Engine))}")
     if (Path(path) / SETTINGS).is_file():

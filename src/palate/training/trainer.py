@@ -20,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from palate.config import TrainingOptions
 from palate.errors import CheckpointError, DataError
+from palate.policies.finite import not_finite
 from palate.policies.policy import Policy
 from palate.training.batches import Batches
 from palate.training.callbacks import (
@@ -154,6 +155,33 @@ class RecommenderTrainer(Trainer):
             self._sums, self._batches = {}, 0
         super().log(logs, start_time)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Only finite weights become a checkpoint, so that the last good one stays the last."""
+        self._check_weights()
+        super()._save_checkpoint(model, trial)
+
+    def _check_weights(self) -> None:
+        if (name := not_finite(self._policy.model)) is None:
+            return
+        kept = last_whole_checkpoint(Path(str(self.args.output_dir)))
+        raise DataError(
+            f"the weight {name} is not finite after step {self.state.global_step}: training "
+            "diverged. Lower the learning rate or beta of this stage. "
+            + (f"The last good checkpoint is {kept}." if kept else "No checkpoint was written.")
+        )
+
+    def _load_best_model(self) -> None:
+        """The best checkpoint where it is now; the Trainer looks where it was written, which is
+        another place once a run folder was moved or copied, or is named from another folder."""
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        if not any(any(best.rglob(f"*model*.{end}")) for end in ("safetensors", "bin")):
+            raise CheckpointError(
+                f"{best} is the best checkpoint of this stage, and its weights are not there. Put "
+                f"the folder back, or delete {best.parent} to train the stage anew."
+            )
+        self.state.best_model_checkpoint = str(best)
+        super()._load_best_model()
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Other states stand beside that of the optimiser."""
         super()._save_optimizer_and_scheduler(output_dir)
@@ -189,6 +217,14 @@ class RecommenderTrainer(Trainer):
         metrics = {
             f"{metric_key_prefix}_{name}": value for name, value in self._validation().items()
         }
+        chosen_by = f"{metric_key_prefix}_{self.args.metric_for_best_model}"
+        if not math.isfinite(metrics.get(chosen_by, 0.0)):
+            self._check_weights()
+            raise DataError(
+                f"validation {self.args.metric_for_best_model} is {metrics[chosen_by]} at step "
+                f"{self.state.global_step}, so no checkpoint can be chosen by it. Lower the "
+                "learning rate or beta of this stage, or choose another metric."
+            )
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -290,7 +326,10 @@ def train(
         waited = validations_without_gain(state, options.metric)
         if state.global_step >= steps or (patience is not None and waited >= patience):
             trainer.state = state  # the run was stopped after the stage's end, before its result
-            trainer._load_best_model()
+            if state.best_global_step:
+                trainer._load_best_model()
+            else:
+                trainer._load_from_checkpoint(last)
             return Trained(state.global_step, interval)
     try:
         trainer.train(resume_from_checkpoint=last)
