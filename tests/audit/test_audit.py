@@ -1,6 +1,7 @@
 """The audit of run folders, prepared data and files, and its words."""
 
 import csv
+import gzip
 import io
 import json
 import warnings
@@ -81,6 +82,45 @@ def test_clean_rows_are_ok_and_repeats_are_told(tmp_path):
     assert (
         by_name(audit(write_json(rows, tmp_path / "c.json")))["repeated titles"].verdict == "leak"
     )
+
+
+def coin(n: int, seed: int) -> list[dict]:
+    """Pairs of which a coin chose one; hardly anybody else has them, histories are of others."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        pair = [f"C{random.integers(1200)}{end}" for end in "ab"]
+        history = [f"H{item}" for item in random.choice(450, 8, replace=False)]
+        answer = pair[int(random.integers(2))]
+        rows.append({"historyList": history, "itemList": pair, "trueSelection": answer})
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_coin_decided_leaks_nothing(seed, tmp_path):
+    found = audit(write_json(coin(600, seed), tmp_path / "test.jsonl"))
+    assert found.verdict == "ok", noted(found)
+
+
+def noted(found: Audit) -> list[tuple]:
+    return [(one.probe, one.verdict, one.score, one.low, one.null) for one in found.findings]
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_what_people_agree_on_is_no_leak(size, tmp_path):
+    # the best of some of ten kinds of sushi, all ranked by each person: 66 % of the pairs are won
+    # by the kind that more people prefer
+    with gzip.open(shared("data/sushi-a/rankings.tsv.gz"), "rt") as stream:
+        ranked = [line.split()[1:] for line in list(stream)[1:1501]]
+    random, rows = np.random.default_rng(0), []
+    for best_first in ranked:
+        order = random.permutation(10)
+        names = [f"kind {best_first[place]}" for place in order]
+        answer = f"kind {best_first[min(order[:size])]}"
+        rows.append({"historyList": names[size : size + 3], "itemList": names[:size]})
+        rows[-1]["trueSelection"] = answer
+    found = audit(write_json(rows, tmp_path / "test.jsonl"))
+    assert found.verdict != "leak", noted(found)
 
 
 @pytest.fixture(scope="module")

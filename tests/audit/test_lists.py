@@ -5,7 +5,7 @@ import pytest
 
 from palate.audit import rules
 from palate.audit.lists import Lists, persons_of, redrawn
-from palate.audit.rules import Known, hits
+from palate.audit.rules import Known, hits, pairs_won
 from palate.data.contexts import Context
 
 
@@ -84,7 +84,7 @@ def test_hits_share_ties_and_leave_padding_out():
 
 def test_rules_by_hand():
     fit = lists([[1, 2, 3], [1, 5, 6], [7, 1, 8], [9, 2, 4]], [0, 0, 1, 1], [[2], [5], [7], [4]])
-    scored = lists([[9, 1, 2], [1, 5, 2]], [2, 0], [[9], [2]], times=[100, 100])
+    scored = lists([[9, 1, 2], [1, 5, 2]], [2, 0], [[9], [2]], times=[101, 101])
     known = Known(10, np.array([0, 5, 3, 1, 0, 0, 0, 0, 0, 7]), np.full(10, 100))
     # 2 answers at index 0, 2 at index 1
     assert rules.position(fit, scored, known).tolist() == [[2.0, 2.0, 0.0]] * 2
@@ -100,8 +100,24 @@ def test_rules_by_hand():
     ranked = rules.popularity(fit, scored, known)
     assert ranked[0].argmax() == 0
     assert ranked[1].argmax() == 0
-    early = Known(10, None, np.where(np.arange(10) == 9, 101, 100))
+    early = Known(10, None, np.where(np.arange(10) == 9, 101, 100))  # 9 in that very second
     assert rules.consumed_before(fit, scored, early)[0].tolist() == [0, 1, 1]
+
+
+def test_popularity_leaves_out_what_the_person_did():
+    # person 0: windows that slide on, so answer 1 stands in the next history; person 1 had 5
+    fit = lists([[1, 5], [2, 5], [5, 9]], [0, 0, 0], [[7], [7, 1], [8]], persons=[0, 0, 1])
+    assert rules._own_counts(fit, 10).tolist() == [[2, 0], [1, 0], [1, 0]]
+    scored = lists([[5, 4]], [0], persons=[2])
+    # others of 1, 5 and 2, 5: 0 and 1 times, the answer in second place twice; 5 and 9 never: tied
+    # first places: 1 right of 4 listed; second: 2 of 2; each with one and two more
+    assert rules.popularity(fit, scored, Known(10))[0] == pytest.approx([2 / 6, 3 / 4])
+
+
+def test_pairs_won_by_hand():
+    given = lists([[3, 1, 2], [4, 5, -1]], [0, 1])
+    # above one of two and level with the other: 3/4; below the only one: 0
+    assert pairs_won(np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 9.0]]), given) == 3 / 8
 
 
 def test_overlap_in_blocks_is_overlap_at_once(monkeypatch):

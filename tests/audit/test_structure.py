@@ -1,11 +1,14 @@
 """Shares that the structural probes count."""
 
+import time
+
 import numpy as np
 import pytest
 
 from audit.test_lists import lists
 from conftest import log
 from palate.audit import structure
+from palate.data.contexts import ContextSet, Interactions
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared
 
@@ -41,6 +44,30 @@ def test_shared_windows_are_of_another_user_and_whole(tmp_path):
     contexts, earlier = data.contexts("test"), np.arange(5)
     assert structure.shared_windows(contexts, earlier).tolist() == [True, False, False]
     assert structure.shared_histories(contexts, earlier).tolist() == [True, False, True]
+
+
+def test_shared_windows_of_copied_users_take_no_longer_than_others():
+    n, length = 30_000, 20
+    random = np.random.default_rng(0)
+    items = np.tile(random.integers(0, 5000, n // 2 * length), 2)
+    rows = len(items)
+    log_ = Interactions(
+        items=items,
+        levels=np.ones(rows, np.int64),
+        disliked=np.zeros(rows, bool),
+        timestamps=None,
+        users=np.repeat(np.arange(n), length),
+        first_row=np.arange(n + 1) * length,
+        split_starts={},
+    )
+    ends = np.arange(1, n // 2 + 1) * length
+    training = np.arange(rows // 2, rows)
+    began = time.process_time()
+    flags = structure.shared_windows(ContextSet(log_, ends - 1, ends), training)
+    seconds = time.process_time() - began
+    assert flags.all()  # the copy of each has the same window in training
+    assert not structure.shared_windows(ContextSet(log_, ends - 1, ends), ends - 1).any()
+    assert seconds < 3  # 0.2 s; a search through all rows for each window takes 10 s
 
 
 def test_time(tmp_path):

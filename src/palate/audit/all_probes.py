@@ -90,8 +90,9 @@ def _known(subject: Material) -> Known:
     if log.timestamps is not None:
         first_seen = np.full(data.n_items, np.iinfo(np.int64).max)
         np.minimum.at(first_seen, log.items, log.timestamps)
-    counts = data.popularity
-    return Known(data.n_items, counts if counts.any() else None, first_seen)
+    counts = data.popularity  # of the very answers, where training itself is judged
+    is_apart = subject.split != "train" and counts.any()
+    return Known(data.n_items, counts if is_apart else None, first_seen)
 
 
 def _share(

@@ -121,7 +121,14 @@ def _slides(before: Context, after: Context) -> bool:
 
 
 def redrawn(lists: Lists, n_items: int, *keys: int | str, bars_known: bool = False) -> Lists:
-    """The same contexts and answers, with other negatives, in a random order.
+    """The same contexts and answers, with other negatives, in a random order; see `redraws`."""
+    return redraws(lists, n_items, [keys], bars_known)[0]
+
+
+def redraws(
+    lists: Lists, n_items: int, names: Sequence[Sequence[int | str]], bars_known: bool = False
+) -> list[Lists]:
+    """The same contexts and answers several times, with other negatives, in a random order.
 
     Negatives are uniform over the catalogue outside the history and the context's positives,
     without repetition; they and the order are functions of (keys, row), never of the answer.
@@ -129,22 +136,27 @@ def redrawn(lists: Lists, n_items: int, *keys: int | str, bars_known: bool = Fal
     Args:
         lists: what to draw anew; lengths stay as they are where the catalogue is large enough.
         n_items: items in the catalogue.
-        keys: name of the draw.
+        names: the keys of each draw.
         bars_known: whether to keep out what the person is known to like at another time, too.
     """
-    size = lists.item_ids.shape[1]
-    rows = np.arange(len(lists))[:, None]
     kept_out = [lists.histories, lists.positives, lists.answers[:, None]]
     kept_out += [lists.known] if bars_known else []
-    barred = [np.unique(np.concatenate(items)) for items in zip(*kept_out, strict=True)]
-    barred_keys = np.concatenate([row * n_items + items for row, items in enumerate(barred)])
+    barred = np.unique(np.concatenate([_keys(sets, n_items) for sets in kept_out]))
+    return [_drawn(lists, n_items, keys, barred) for keys in names]
+
+
+def _drawn(lists: Lists, n_items: int, keys: Sequence[int | str], barred: Ids) -> Lists:
+    """One draw; `barred` holds row · n_items + item in ascending order."""
+    size = lists.item_ids.shape[1]
+    rows = np.arange(len(lists))[:, None]
     drawn = integers(n_items, *keys, rows, np.arange(2 * size + 8))
-    free = ~np.isin(rows * n_items + drawn, barred_keys) & _first_places(drawn)
+    free = ~np.isin(rows * n_items + drawn, barred) & _first_places(drawn)
     wanted = lists.filled.sum(axis=1) - 1
     first = np.argsort(~free, axis=1, kind="stable")[:, : size - 1]
     negatives = np.take_along_axis(drawn, first, axis=1)
     for row in np.flatnonzero(free.sum(axis=1) < wanted):  # little is left: draw without rejection
-        left = np.setdiff1d(np.arange(n_items), barred[row])
+        begin, end = np.searchsorted(barred, [row * n_items, (row + 1) * n_items])
+        left = np.setdiff1d(np.arange(n_items), barred[begin:end] - row * n_items)
         left = left[permutation(len(left), *keys, "few left", int(row))][: size - 1]
         negatives[row] = PADDING_ITEM
         negatives[row, : len(left)] = left
@@ -157,6 +169,20 @@ def redrawn(lists: Lists, n_items: int, *keys: int | str, bars_known: bool = Fal
         item_ids=np.take_along_axis(listed, order, axis=1),
         place=(order == 0).argmax(axis=1),
     )
+
+
+def among(item_ids: Ids, sets: Sequence[Ids]) -> NDArray[np.bool_]:
+    """(R, K) whether each item of a row is in that row's set; padding never is."""
+    most = max(item_ids.max(initial=0), max((one.max(initial=0) for one in sets), default=0))
+    n_items = int(most) + 2  # so that padding, −1, is the key of no item
+    asked = np.arange(len(item_ids))[:, None] * n_items + item_ids
+    return np.isin(asked, _keys(sets, n_items))
+
+
+def _keys(sets: Sequence[Ids], n_items: int) -> Ids:
+    """row · n_items + item of every item of each row's set."""
+    rows = np.repeat(np.arange(len(sets)), [len(one) for one in sets])
+    return rows * n_items + np.concatenate([np.zeros(0, np.int64), *sets])
 
 
 def _first_places(drawn: Ids) -> NDArray[np.bool_]:

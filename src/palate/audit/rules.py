@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.audit.lists import Lists
+from palate.audit.lists import Lists, among
 from palate.data.contexts import Ids
 
 Scores = NDArray[np.float64]
@@ -48,6 +48,15 @@ def hits(scores: Scores, lists: Lists) -> Scores:
     return best[np.arange(len(lists)), lists.place] / best.sum(axis=1)
 
 
+def pairs_won(scores: Scores, lists: Lists) -> float:
+    """Share of the negatives that score below their answer, ties half; each list counts alike."""
+    rows = np.arange(len(lists))
+    own = scores[rows, lists.place][:, None]
+    lost = np.where(lists.filled, (own > scores) + 0.5 * (own == scores), 0.0)
+    lost[rows, lists.place] = 0.0
+    return float(np.mean(lost.sum(axis=1) / np.maximum(lists.filled.sum(axis=1) - 1, 1)))
+
+
 def position(fit: Lists, scored: Lists, known: Known) -> Scores:
     """The index at which answers stand most often."""
     counts = np.bincount(fit.place, minlength=scored.item_ids.shape[1])
@@ -62,12 +71,19 @@ def position_of_answer(fit: Lists, scored: Lists, known: Known) -> Scores:
 
 
 def popularity(fit: Lists, scored: Lists, known: Known) -> Scores:
-    """The place in popularity that answers hold most often within their lists."""
-    counts = known.popularity
-    if counts is None:
-        counts = np.bincount(np.concatenate([fit.answers, *fit.histories]), minlength=known.n_items)
-    rate = _answer_rates(_popularity_ranks(fit, counts), fit, fit.item_ids.shape[1])
-    ranks = _popularity_ranks(scored, counts)
+    """The place in popularity that answers hold most often within their lists.
+
+    Popularity is that of training, or without training data of the other persons in `fit`.
+    """
+    if known.popularity is not None:
+        in_fit, in_scored = known.popularity[fit.item_ids], known.popularity[scored.item_ids]
+    else:
+        consumed = [*fit.answers[:, None], *fit.histories]
+        counts = np.bincount(np.concatenate(consumed), minlength=known.n_items)
+        in_fit = counts[fit.item_ids] - _own_counts(fit, known.n_items)
+        in_scored = counts[scored.item_ids]
+    rate = _answer_rates(_descending_ranks(in_fit, fit), fit, fit.item_ids.shape[1])
+    ranks = _descending_ranks(in_scored, scored)
     return rate[np.minimum(ranks, len(rate) - 1)]
 
 
@@ -98,10 +114,13 @@ def history(fit: Lists, scored: Lists, known: Known) -> Scores:
 
 
 def consumed_before(fit: Lists, scored: Lists, known: Known) -> Scores:
-    """A candidate that someone had consumed before the moment of the row."""
+    """A candidate that someone had consumed before the second of the row.
+
+    What happened in that second is left out: the answer itself did.
+    """
     if known.first_seen is None or scored.times is None:
         return np.zeros(scored.item_ids.shape)
-    return (known.first_seen[scored.item_ids] <= scored.times[:, None]).astype(float)
+    return (known.first_seen[scored.item_ids] < scored.times[:, None]).astype(float)
 
 
 def _shared_items(item_ids: Ids, rows: Ids, fit: Lists, lists: Ids, known: Known) -> Ids:
@@ -131,15 +150,35 @@ def _answer_rates(groups: Ids, fit: Lists, n_groups: int) -> Scores:
     return (right + 1) / (listed + size)
 
 
-def _popularity_ranks(lists: Lists, counts: Ids) -> Ids:
-    """(R, K) number of candidates in the list that are more popular."""
-    own = np.where(lists.filled, counts[lists.item_ids], -1)
-    ordered = np.sort(-own, axis=1)
-    ranks = [np.searchsorted(row, -values) for row, values in zip(ordered, own, strict=True)]
-    return np.stack(ranks)
+def _own_counts(lists: Lists, n_items: int) -> Ids:
+    """(R, K) how often the person of a row consumed each candidate, in any of their rows.
+
+    What a person did is left out where a rule learns from their lists, for it is not known where
+    the rule is tried: an answer would count itself.
+    """
+    _, person = np.unique(lists.persons, return_inverse=True)
+    lengths = [len(history) for history in lists.histories]
+    consumed = np.concatenate([lists.answers, *lists.histories])
+    owners = np.concatenate([person, np.repeat(person, lengths)])
+    keys, counts = np.unique(owners * (n_items + 1) + consumed, return_counts=True)
+    asked = person[:, None] * (n_items + 1) + np.where(lists.filled, lists.item_ids, n_items)
+    place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[place] == asked, counts[place], 0)
+
+
+def _descending_ranks(values: Ids, lists: Lists) -> Ids:
+    """(R, K) number of candidates in the list with a larger value; padding comes last."""
+    own = -np.where(lists.filled, values, -1)
+    order = np.argsort(own, axis=1, kind="stable")
+    ordered = np.take_along_axis(own, order, axis=1)
+    is_new = np.ones(own.shape, bool)
+    is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.maximum.accumulate(np.where(is_new, np.arange(own.shape[1]), 0), axis=1)
+    ranks = np.empty_like(first)
+    np.put_along_axis(ranks, order, first, axis=1)
+    return ranks
 
 
 def _in_history(lists: Lists) -> Ids:
     """(R, K) 1 where a candidate stands in the history of its row."""
-    rows = zip(lists.item_ids, lists.histories, strict=True)
-    return np.stack([np.isin(items, history) for items, history in rows]).astype(np.int64)
+    return among(lists.item_ids, lists.histories).astype(np.int64)

@@ -1,14 +1,14 @@
 """Shortcuts: how often a rule without a model finds the answer, against redrawn lists."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from palate.audit import rules
 from palate.audit.findings import Finding, per_cent, verdict_on_lift
-from palate.audit.lists import Lists, redrawn
-from palate.audit.rules import Known, Rule, Scores, hits
+from palate.audit.lists import Lists, redraws
+from palate.audit.rules import Known, Rule, Scores, hits, pairs_won
 from palate.audit.structure import liked_negatives
 from palate.evaluation.significance import bootstrap_interval, paired_difference
 from palate.randomness import integers
@@ -26,6 +26,14 @@ REDRAW = (
     "Draw the negatives and the order anew from (seed, row), never from the answer, or rank the "
     "catalogue; until then print this score beside every result on these lists."
 )
+TASTE = 0.75
+"""Share of the pairs of an answer and a negative up to which what a rule reads of the items may be
+what people like. Where 5,000 people ranked ten kinds of sushi, the kind that more people prefer
+wins 66 % of the pairs, and of jokes 62 %; negatives from other items than answers lose 90 %."""
+BY_TASTE = (
+    "Or people agree on what is better: then a prior for each item does as much. Compare with "
+    "sft_continued and the popularity baseline, and print this score beside every result."
+)
 POPULAR = (
     "Uniform negatives are so much rarer than answers that popularity wins most lists by itself. "
     "Judge by the catalogue, and print the popularity baseline beside every result."
@@ -42,6 +50,7 @@ class Shortcut:
         chooses: the choice, as the subject of a sentence.
         means: what a leak says of the lists.
         against_chance: whether the null is chance, not the redrawn lists, which share the fault.
+        by_taste: whether it reads of an item what people may like or dislike it for.
     """
 
     name: str
@@ -49,6 +58,7 @@ class Shortcut:
     chooses: str
     means: str
     against_chance: bool = False
+    by_taste: bool = False
 
 
 SHORTCUTS = (
@@ -69,12 +79,14 @@ SHORTCUTS = (
         rules.popularity,
         "the candidate at the place in popularity that answers usually hold",
         "Negatives were chosen by their popularity.",
+        by_taste=True,
     ),
     Shortcut(
         "seen as answer",
         rules.seen_as_answer,
         "the candidate that was right in the largest part of its lists",
         "Answers and negatives come from different parts of the catalogue.",
+        by_taste=True,
     ),
     Shortcut(
         "list overlap",
@@ -114,67 +126,89 @@ def shortcuts(scored: Lists, earlier: Lists | None, known: Known, seed: int) -> 
         seed: names the redraws, the folds and the bootstrap.
     """
     names = [(seed, "audit redraw", draw) for draw in range(REDRAWS)]
-    redraws = [
-        (
-            redrawn(scored, known.n_items, *name, bars_known=_bars_known(scored)),
-            earlier and redrawn(earlier, known.n_items, *name, 1, bars_known=_bars_known(earlier)),
-        )
-        for name in names
-    ]
+    anew = redraws(scored, known.n_items, names, _bars_known(scored))
+    before: list[Lists | None] = [None] * REDRAWS
+    if earlier is not None:
+        names = [(*name, 1) for name in names]
+        before = [*redraws(earlier, known.n_items, names, _bars_known(earlier))]
+    drawn = list(zip(anew, before, strict=True))
     folds = _folds(scored, seed)
     is_timed = known.first_seen is not None and scored.times is not None
     applies = [one for one in SHORTCUTS if is_timed or one.rule is not rules.consumed_before]
-    return [_finding(one, scored, earlier, redraws, folds, known, seed) for one in applies]
+    found = [_finding(one, scored, earlier, drawn, folds, known, seed) for one in applies]
+    may_be_taste = all(
+        pairs < TASTE for one, (_, pairs) in zip(applies, found, strict=True) if one.by_taste
+    )
+    return [
+        _of_taste(one, finding) if one.by_taste and may_be_taste else finding
+        for one, (finding, _) in zip(applies, found, strict=True)
+    ]
+
+
+def _of_taste(shortcut: Shortcut, finding: Finding) -> Finding:
+    """A leak as a caution, for what it reads of the items may be what people like."""
+    if finding.verdict != "leak":
+        return finding
+    return replace(finding, verdict="caution", advice=f"{shortcut.means} {BY_TASTE}")
 
 
 def _finding(
     shortcut: Shortcut,
     scored: Lists,
     earlier: Lists | None,
-    redraws: Sequence[tuple[Lists, Lists | None]],
+    drawn: Sequence[tuple[Lists, Lists | None]],
     folds: Sequence[np.ndarray],
     known: Known,
     seed: int,
-) -> Finding:
+) -> tuple[Finding, float]:
+    """What a rule finds, and the share of the pairs of answer and negative that it gets right."""
+
     def across(lists: Lists, before: Lists | None) -> Scores:
         assert before is not None
-        return hits(shortcut.rule(before, lists, known), lists)
+        return shortcut.rule(before, lists, known)
 
     def within(lists: Lists, _: Lists | None) -> Scores:
-        found = np.empty(len(lists))
+        found = np.empty(lists.item_ids.shape)
         for fold in folds:
-            here = lists.subset(fold)
-            found[fold] = hits(shortcut.rule(lists.subset(~fold), here, known), here)
+            found[fold] = shortcut.rule(lists.subset(~fold), lists.subset(fold), known)
         return found
 
     ways = ([across] if earlier is not None else []) + ([within] if len(folds) > 1 else [])
     chance = 1.0 / scored.filled.sum(axis=1)
     found = []
     for way in ways:
-        anew = [chance] if shortcut.against_chance else [way(*one) for one in redraws]
-        found.append((way(scored, earlier), np.stack(anew)))
-    won, anew = max(found, key=lambda one: one[0].mean() - one[1].mean())
-    null = anew.mean(axis=0)
+        anew = [chance]
+        if not shortcut.against_chance:
+            anew = [hits(way(*one), one[0]) for one in drawn]
+        scores = way(scored, earlier)
+        found.append((hits(scores, scored), np.stack(anew), scores))
+    won, anew, scores = max(
+        found, key=lambda one: one[0].mean() - max(one[1].mean(), chance.mean())
+    )
     means = anew.mean(axis=1)
     error = means.std(ddof=1) * np.sqrt(1 + 1 / REDRAWS) if len(means) > 1 else 0.0
     few = len(np.unique(scored.persons)) < FEW_PERSONS
     units = np.arange(len(scored)) if few else scored.persons
-    p = paired_difference(won, null, units, seed, draws=1, permutations=2000)["p"]
-    score, from_score, to_score = bootstrap_interval(won, scored.persons, seed)
-    expected = float(null.mean())
-    verdict = verdict_on_lift(score - expected, p, error)
+    p = max(
+        paired_difference(won, null, units, seed, draws=1, permutations=2000)["p"]
+        for null in (anew.mean(axis=0), chance)
+    )
+    score, low, high = bootstrap_interval(won, units, seed)
+    expected = float(means.mean())
+    to_beat = max(expected, float(chance.mean()))
+    verdict = verdict_on_lift(score - to_beat, p, error) if low > to_beat else "ok"
     advice = "" if verdict == "ok" else f"{shortcut.means} {REDRAW}"
     room = (score - chance.mean()) / (1 - chance.mean())
     if shortcut.rule is rules.popularity and room >= POPULARITY_WINS and verdict == "ok":
         verdict, advice = "caution", POPULAR
     against = "by chance" if shortcut.against_chance else "on redrawn lists"
-    return Finding(
+    finding = Finding(
         probe=shortcut.name,
         about="lists",
         measure="HR@1",
         score=score,
-        low=from_score,
-        high=to_score,
+        low=low,
+        high=high,
         null=expected,
         verdict=verdict,
         found=f"Choosing {shortcut.chooses} finds the answer in {per_cent(score)} of {len(won):,} "
@@ -182,6 +216,7 @@ def _finding(
         advice=advice,
         n=len(won),
     )
+    return finding, pairs_won(scores, scored)
 
 
 def _bars_known(lists: Lists) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.audit.lists import Lists
+from palate.audit.lists import Lists, among
 from palate.data.contexts import ContextSet, Ids, Interactions
 from palate.policies.policy import PADDING_ITEM
 from palate.randomness import random_bits
 
 Flags = NDArray[np.bool_]
+Names = NDArray[np.uint64]
 WINDOW = 10
 """Items of a history that are compared; all of a shorter one."""
 LEAST_WINDOW = 3
@@ -42,12 +43,9 @@ def nested_titles(lists: Lists, titles: Sequence[str]) -> Flags:
 
 def liked_negatives(lists: Lists) -> Flags:
     """(R,) whether a negative is something the same person likes at another time."""
-    flags = np.zeros(len(lists), bool)
-    rows = zip(lists.item_ids, lists.answers, lists.known, lists.histories, strict=True)
-    for row, (items, answer, known, history) in enumerate(rows):
-        seen = np.append(history, answer)
-        flags[row] = (np.isin(items, known) & ~np.isin(items, seen)).any()
-    return flags
+    is_answer = lists.item_ids == lists.answers[:, None]
+    liked = among(lists.item_ids, lists.known) & ~among(lists.item_ids, lists.histories)
+    return (liked & ~is_answer).any(axis=1)
 
 
 def shared_windows(contexts: ContextSet, earlier_rows: Ids) -> Flags:
@@ -88,10 +86,24 @@ def _shared(contexts: ContextSet, earlier_rows: Ids, rows: Ids) -> Flags:
             name = name * np.uint64(0x9E3779B97F4A7C15) + shifted
         asked = np.flatnonzero((lengths == length) & (in_history >= LEAST_WINDOW))
         whole = earlier_rows[before[earlier_rows] >= length]
-        for index in asked[np.isin(name[rows[asked]], name[whole])]:
-            same = whole[name[whole] == name[rows[index]]]
-            flags[index] = (log.users[same] != contexts.users[index]).any()
+        flags[asked] = _of_another(
+            name[rows[asked]], contexts.users[asked], name[whole], whole, log
+        )
     return flags
+
+
+def _of_another(names: Names, users: Ids, known: Names, rows: Ids, log: Interactions) -> Flags:
+    """(names,) whether a name is among the known ones in a row of another user than its own."""
+    if not len(known):
+        return np.zeros(len(names), bool)
+    distinct, which = np.unique(known, return_inverse=True)
+    owners = log.users[rows]
+    first, last = np.full(len(distinct), log.users.max()), np.zeros(len(distinct), np.int64)
+    np.minimum.at(first, which, owners)
+    np.maximum.at(last, which, owners)
+    place = np.minimum(np.searchsorted(distinct, names), len(distinct) - 1)
+    others = (first[place] != users) | (last[place] != users)
+    return (distinct[place] == names) & others
 
 
 def later_training(contexts: ContextSet, training_rows: Ids) -> NDArray[np.float64] | None:
