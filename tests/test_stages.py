@@ -313,7 +313,7 @@ def test_lists_for_people_without_an_answer(whole, tmp_path):
     assert lists["item_id"].to_pylist()[:4] == [known[item] for item in ranking.item_ids[0]]
     assert known[0] not in lists["item_id"].to_pylist()[:4]
     write_lists(lists, tmp_path / "lists.csv")
-    assert (tmp_path / "lists.csv").read_text().splitlines()[0].count(",") == 4
+    assert (tmp_path / "lists.csv").read_text().splitlines()[0].count(",") == 5
 
 
 def test_lists_for_a_log_with_unknown_items(whole, tmp_path):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from palate.cli.terminal import Flag, app, quiet, say
-from palate.errors import ConfigError
+from palate.errors import ConfigError, DataWarning
 
 
 @app.command
@@ -18,13 +18,22 @@ def recommend(
     out: Path,
     top: int = 10,
     columns: Annotated[list[str] | None, Parameter(negative="")] = None,
+    stage: Literal["aligned", "sft", "sft_continued"] | None = None,
+    allow: Annotated[list[str] | None, Parameter(negative="")] = None,
+    block: Annotated[list[str] | None, Parameter(negative="")] = None,
+    keep_seen: Flag = False,
 ) -> None:
     """Rank the catalogue for everyone in a log, with a saved policy and no held-out answers.
 
-    Example:
+    Somebody's list is the same whoever else is in the log. People of whom the policy knows no item
+    get the most popular items of training; the column by says whose a list is.
+
+    Examples:
 
       palate recommend runs/own-files --log examples/own-files/log.csv --out lists.csv
       --columns user_id=customer --columns item_id=sku --columns timestamp=when
+
+      palate recommend runs/shop --log log.csv --out lists.csv --stage sft --block sold-out.txt
 
     Parameters
     ----------
@@ -34,17 +43,28 @@ def recommend(
         Interactions: .csv, .tsv or .parquet with user_id and item_id, in the ids of the data the
         policy was trained on; in order, or with a timestamp.
     out
-        File for the lists, .csv or .parquet: user_id, rank, item_id, title, score.
+        File for the lists, .csv or .parquet: user_id, rank, item_id, title, score (log π), by
+        (policy or popularity).
     top
         Items in a list.
     columns
         Our name of a column and yours: --columns user_id=customer. May be given several times.
+    stage
+        Whose policy of a run folder. Default: aligned, or sft where that is all there is.
+    allow
+        Items that lists are made of: a file of item ids (one on each line, or .csv, .tsv or
+        .parquet with a column item_id), or ids such as 12,15. May be given several times.
+    block
+        Items that no list holds; as allow.
+    keep_seen
+        Let lists hold what people have had.
     """
     quiet()
-    from palate.recommend import check_out, policy_of, write_lists
-    from palate.recommend import recommend as lists_for
+    import warnings
 
-    check_out(out)
+    from palate import recommend as serving
+
+    serving.check_out(out, log)
     if top < 1:
         raise ConfigError(f"--top {top}: expected at least 1.")
     named: dict[str, str] = {}
@@ -53,9 +73,25 @@ def recommend(
         if not separator:
             raise ConfigError(f"--columns {pair}: expected OURS=YOURS, such as user_id=customer.")
         named[ours] = theirs
-    lists = lists_for(policy_of(folder), log, named, top)
-    write_lists(lists, out)
-    say(f"{len(set(lists['user_id'].to_pylist())):,} lists in {out}")
+    allowed = None if allow is None else serving.read_ids(allow, "--allow")
+    blocked = serving.read_ids(block or [], "--block")
+    served = serving.stage_of(folder, stage)
+    policy = serving.policy_of(folder, served)
+    if (against := serving.spoken_against(folder, served)) is not None:
+        warnings.warn(against, DataWarning, stacklevel=2)
+    lists = serving.recommend(
+        policy,
+        log,
+        named,
+        top,
+        popularity=serving.popularity_of(folder, policy),
+        allow=allowed,
+        block=blocked,
+        keep_seen=keep_seen,
+    )
+    serving.write_lists(lists, out)
+    by = f" by {served}" if served else ""
+    say(f"{lists['rank'].to_pylist().count(1):,} lists{by} in {out}")
 
 
 @app.command

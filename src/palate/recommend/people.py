@@ -1,0 +1,116 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions when it is imported)
+"""The people of a log, each with what they have had."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from palate.data.contexts import Context, Ids
+from palate.data.sources.files import files
+from palate.data.tables import SKIP
+from palate.errors import DataError, DataWarning
+
+NOTHING = np.empty(0, np.int64)
+
+
+class Person(NamedTuple):
+    """Somebody of a log.
+
+    Attributes:
+        user_id: as in the log.
+        items: rows of the catalogue, each once, the latest last; empty where none is known.
+        times: Unix seconds of each; None for a log without times.
+    """
+
+    user_id: Any
+    items: Ids
+    times: Ids | None
+
+    def context(self, row: int) -> Context:
+        """What a policy is asked: named by the person, so that whoever else is in the file, the
+        prompt is the same.
+
+        Args:
+            row: in the batch; two people who have had the same are two all the same.
+        """
+        name = moment_of(self.user_id)
+        return Context(self.items, NOTHING, NOTHING, name, user_id=row, times=self.times)
+
+
+def moment_of(user_id: object) -> int:
+    """The context id of the moment for which somebody's list is made: 63 bits from their id."""
+    digest = blake2b(str(user_id).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def people_of(log: Path, columns: Mapping[str, str], names: Sequence[str]) -> list[Person]:
+    """Everyone in a log, in its order, with the items that a catalogue knows.
+
+    Args:
+        log: interactions as the source `files` reads them.
+        columns: our name of a column → the file's.
+        names: the catalogue's item ids in the source, as text.
+
+    Raises:
+        DataError: the log is unreadable, or names no item of the catalogue.
+    """
+    events = _events(log, columns)
+    is_consumed = [True] * events.num_rows
+    if "event" in events.column_names:
+        is_consumed = pc.not_equal(pc.fill_null(events["event"], ""), SKIP).to_pylist()
+    is_timed = "timestamp" in events.column_names
+    times = events["timestamp"].to_pylist() if is_timed else [0] * events.num_rows
+    row_of = {name: row for row, name in enumerate(names)}
+    histories: dict[Any, dict[int, int]] = {}
+    unknown = 0
+    users, items = events["user_id"].to_pylist(), events["item_id"].to_pylist()
+    for user, item, time, consumed in zip(users, items, times, is_consumed, strict=True):
+        history = histories.setdefault(user, {})
+        if not consumed:
+            continue
+        row = row_of.get(str(item))
+        if row is None:
+            unknown += 1
+        else:
+            history.pop(row, None)  # of several events with one item the last counts
+            history[row] = time
+    if not any(histories.values()):
+        raise DataError(
+            f"{log}: none of its {events.num_rows:,} rows names an item that the policy knows, "
+            f"such as {names[0]}. Expected the item ids of the log it was trained on."
+        )
+    if unknown:
+        warnings.warn(
+            f"{log}: {unknown:,} of {events.num_rows:,} rows name an item that the policy does not "
+            "know; they are left out.",
+            DataWarning,
+            stacklevel=3,
+        )
+    return [
+        Person(
+            user,
+            np.fromiter(history, np.int64, len(history)),
+            np.fromiter(history.values(), np.int64, len(history)) if is_timed else None,
+        )
+        for user, history in histories.items()
+    ]
+
+
+def _events(log: Path, columns: Mapping[str, str]) -> pa.Table:
+    """The rows of a log in the order of time."""
+    try:
+        events = files(log, columns=dict(columns)).interactions
+    except DataError as error:  # said for a run's configuration; here it is flags
+        said = str(error).replace("--set data.options.columns.", "--columns ")
+        raise DataError(said.replace(" or pass --set data.options.on_bad_rows=drop", "")) from error
+    if "timestamp" not in events.column_names:
+        return events
+    events = events.append_column("row", pa.array(range(events.num_rows)))
+    return events.sort_by([("timestamp", "ascending"), ("row", "ascending")])
