@@ -250,7 +250,7 @@ def test_candidate_files_are_ranked_as_they_are_and_written_freely(prompts, tmp_
     assert found["valid_ratio"]["value"] == pytest.approx(np.mean([row["valid"] for row in mine]))
     assert found["hit_ratio@1"]["value"] == pytest.approx(np.mean([row["hit"] for row in mine]))
     assert set(metrics["difference"]["generation"]) == {"valid_ratio", "hit_ratio@1"}
-    header, rows = table_rows(metrics, candidates=4)
+    header, rows = table_rows(metrics, candidates=20)  # not the length of the given lists
     assert header == ["stage", "HR@1|4", "95 % interval", "ValidRatio", "HitRatio@1"]
     assert {row[0]: row[3] for row in rows}["aligned"] == f"{found['valid_ratio']['value']:.4f}"
     kept = pq.read_table(tmp_path / "out" / "candidates.parquet").to_pylist()

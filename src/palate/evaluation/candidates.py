@@ -31,6 +31,11 @@ class Candidates:
     place: Ids
     item_ids: Ids
 
+    @property
+    def lengths(self) -> Ids:
+        """(R,) items of each list."""
+        return (self.item_ids != PADDING_ITEM).sum(axis=1)
+
     def first_lines(self, n_contexts: int) -> Ids:
         """(contexts + 1,) the first list of each context, and the number of lists."""
         return np.searchsorted(self.row, np.arange(n_contexts + 1))

@@ -5,7 +5,7 @@ mean over all orders of the tied candidates. So a policy that scores everything 
 middle of the list, not its top. Ranks meet a cutoff as they are: 10.5 is not in the top 10.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,13 @@ from palate.errors import ConfigError, DataError
 
 CUTOFFS = (1, 5, 10, 20)
 _BLOCK = 1 << 18  # scores compared at a time: 1 to 2 MB, which stays in the processor's cache
+
+
+def chief_cutoff(cutoffs: Iterable[int]) -> int:
+    """The cutoff of the metric that a run is judged by: 10 where it is among them, else the
+    largest."""
+    every = set(cutoffs)
+    return 10 if 10 in every else max(every)
 
 
 def ranks_of(scores: NDArray, rows: ArrayLike, items: ArrayLike) -> NDArray[np.float64]:

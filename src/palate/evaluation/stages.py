@@ -30,6 +30,7 @@ from palate.evaluation.generation import (
     read_generations,
     summarise_generations,
 )
+from palate.evaluation.metrics import chief_cutoff
 from palate.evaluation.ranking import (
     CatalogueScorer,
     Ranks,
@@ -45,6 +46,12 @@ from palate.policies.policy import PADDING_ITEM, Policy
 ORDER = ("random", "popularity", "markov", "sft", "sft_continued", "aligned")
 TRUTH = ("taste_oracle", "oracle")
 PAIRS = (("aligned", "sft"), ("aligned", "sft_continued"), ("sft", "popularity"))
+"""What is compared by every metric, and printed."""
+BASELINES = ("random", "popularity", "markov")
+BASELINE_PAIRS = tuple(
+    (stage, one) for stage in ("aligned", "sft") for one in BASELINES if (stage, one) not in PAIRS
+)
+"""What is compared by the chief metric alone, so that no gain is claimed below a baseline."""
 BASELINE_BATCH = 64
 
 
@@ -263,26 +270,39 @@ def write_metrics(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
         if a in written and b in written:
             found = generation_difference(written[a], written[b], seed, draws)
             differences[f"{a}-{b}"]["generation"] = found
+    differences |= {
+        f"{a}-{b}": _difference(evaluation, ranks[a], ranks[b], chief=True)
+        for a, b in BASELINE_PAIRS
+        if a in ranks and b in ranks
+    }
     if "aligned-sft" in differences:
         metrics["difference"] = differences["aligned-sft"]
     metrics["differences"] = differences
     metrics["test_contexts"] = {"used": len(evaluation.contexts), "of": evaluation.of}
+    if any("candidates" in of_stage for of_stage in ranks.values()):
+        lengths = evaluation.candidates().lengths
+        metrics["candidate_lists"] = {
+            "shortest": int(lengths.min()),
+            "longest": int(lengths.max()),
+        }
     write_json(metrics, folder / "metrics.json")
     return metrics
 
 
 def _difference(
-    evaluation: Evaluation, a: dict[str, Ranks], b: dict[str, Ranks]
+    evaluation: Evaluation, a: dict[str, Ranks], b: dict[str, Ranks], chief: bool = False
 ) -> dict[str, dict[str, Any]]:
+    """Paired differences of two stages by protocol and metric; or by the chief metric alone."""
+    cutoffs = [chief_cutoff(evaluation.cutoffs)] if chief else evaluation.cutoffs
     found: dict[str, dict[str, Any]] = {}
     for protocol in [name for name in a if name in b]:
-        first, users = a[protocol].per_group(evaluation.cutoffs)
-        second, _ = b[protocol].per_group(evaluation.cutoffs)
+        first, users = a[protocol].per_group(cutoffs)
+        second, _ = b[protocol].per_group(cutoffs)
         found[protocol] = {
             name: paired_difference(
                 first[name], second[name], users, evaluation.seed, evaluation.config.bootstrap
             )
-            for name in first
+            for name in ([f"ndcg@{cutoffs[0]}"] if chief else first)
         }
     return found
 

@@ -4,16 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from palate.report.charts import number
+from palate.report.names import MEANING, list_length, metric_name
+from palate.report.standing import RIVALS, Standing, chief_metric, standing
 
 Verdict = Literal["better", "worse", "undecided", "imitation"]
-LEVEL = 0.05
-NAMES = {"ndcg": "NDCG", "hr": "HR", "mrr": "MRR", "map": "MAP", "recall": "Recall"}
-MEANING = {
-    "ndcg": "NDCG@{k} is 1 for a list that begins with what the person went on to like, less the "
-    "further down that stands, and 0 where it is not among the first {k}.",
-    "hr": "HR@{k} is the share of lists whose first {k} items hold something that the person went "
-    "on to like.",
-}
+BASELINES = ("popularity", "markov", "random")
+GRAVITY = {"worse": 0, "undecided": 1, "better": 2}
 
 
 @dataclass(frozen=True)
@@ -40,116 +36,109 @@ class Answer:
 def answer(metrics: dict[str, Any], candidates: int, leaks: str = "") -> Answer:
     """The answer of one run, by its chief metric.
 
-    Aligned is called better or worse than imitation where p < 0.05 and the 95 % interval of the
-    difference leaves out 0; everything else is undecided.
+    A difference is beyond chance where p < 0.05 and its 95 % interval leaves out 0. The answer is
+
+    * "worse" where imitation, imitation continued or any baseline ranks better beyond chance;
+    * "better" where aligned ranks better than imitation beyond chance, and for none of the others
+      interval or test alone say that it ranks better than aligned;
+    * "undecided" otherwise.
 
     Args:
         metrics: what `metrics.json` holds.
-        candidates: length of the candidate lists.
+        candidates: `evaluation.candidates`; the lists' own length is taken where metrics have it.
         leaks: what must stand beside results on leaking data, or "".
     """
     protocol, metric = chief_metric(metrics)
-    name = metric_name(metric, protocol, candidates)
-    remarks = [f"No figure here can be trusted: the data {leaks}."] if leaks else []
+    name = metric_name(metric, protocol, list_length(metrics, candidates))
+    first = [f"No figure here can be trusted: the data {leaks}."] if leaks else []
     kind, _, k = metric.partition("@")
     meaning = MEANING.get(kind, "").format(k=k)
-    difference = metrics.get("difference", {}).get(protocol, {}).get(metric)
-    if difference is None:
+    of_imitation = _standings(metrics, "sft", BASELINES)
+    remarks = [
+        (one, _beside(one, "Imitation itself", "imitation itself", name)) for one in of_imitation
+    ]
+    found = _standings(metrics, "aligned", RIVALS)
+    if not found or found[0].rival != "sft":
         question = "How well does imitation of the log rank what people go on to like?"
-        figures = f"imitation reaches {name} {_value(metrics, 'sft', protocol, metric)}"
-        remarks += _against(metrics, "sft-popularity", protocol, metric, name)
-        return Answer(question, "imitation", "Nothing was aligned", figures, remarks, meaning)
+        value = metrics["sft"][protocol][metric]
+        figures = f"{number(value['value'])} [{number(value['low'])}, {number(value['high'])}]"
+        claim, figures = "Nothing was aligned", f"imitation reaches {name} {figures}"
+        return Answer(
+            question, "imitation", claim, figures, [*first, *_by_gravity(remarks)], meaning
+        )
     question = "Does alignment rank what people go on to like better than imitation of the log?"
-    verdict = verdict_on(difference)
-    before, after = (number(metrics[s][protocol][metric]["value"]) for s in ("sft", "aligned"))
-    figures = f"{name} {after} against {before}, {_difference(difference)}"
-    said = {
-        "better": "Yes, aligned ranks better than imitation",
-        "worse": "No, aligned ranks worse than imitation",
-        "undecided": "No difference between aligned and imitation could be shown",
-    }
-    remarks += _against_continued(metrics, protocol, metric, verdict)
-    remarks += _against(metrics, "sft-popularity", protocol, metric, name)
-    return Answer(question, verdict, said[verdict], figures, remarks, meaning)
+    verdict, claim, chief = _verdict(found)
+    others = [one for one in found if one is not chief]
+    remarks = [*((one, _against(one, verdict, name)) for one in others), *remarks]
+    figures = f"{name} {_figures(chief)}"
+    return Answer(question, verdict, claim, figures, [*first, *_by_gravity(remarks)], meaning)
 
 
-def chief_metric(metrics: dict[str, Any]) -> tuple[str, str]:
-    """Protocol and metric that a run is judged by: NDCG@10, or at the largest cutoff, over the
-    catalogue where it was ranked."""
-    held = metrics["sft"]
-    protocol = "catalogue" if "catalogue" in held else "candidates"
-    cutoffs = {int(name.split("@")[1]) for name in held[protocol] if name.startswith("ndcg@")}
-    return protocol, f"ndcg@{10 if 10 in cutoffs else max(cutoffs)}"
+def _standings(
+    metrics: dict[str, Any], stage: str, rivals: tuple[str, ...] | dict[str, str]
+) -> list[Standing]:
+    found = (standing(metrics, stage, rival) for rival in rivals)
+    return [one for one in found if one is not None]
 
 
-def metric_name(metric: str, protocol: str = "catalogue", candidates: int = 20) -> str:
-    """A metric as papers write it: NDCG@10, and HR@1|20 among twenty candidates."""
-    kind, at, k = metric.partition("@")
-    shown = f"{NAMES.get(kind, kind.replace('_', ' '))}{at}{k}"
-    return f"{shown}|{candidates}" if protocol == "candidates" else shown
+def _verdict(found: list[Standing]) -> tuple[Verdict, str, Standing]:
+    """Verdict, claim and what they rest on; the first of `found` is against imitation."""
+    imitation = found[0]
+    if imitation.sign == "worse":
+        return "worse", "No, aligned ranks worse than imitation", imitation
+    ahead = next((one for one in found if one.sign == "worse"), None)
+    if ahead is not None:
+        return "worse", f"No, {ahead.name} ranks better than aligned", ahead
+    if imitation.sign == "better":
+        doubt = next((one for one in found if one.may_be_behind), None)
+        if doubt is None:
+            return "better", "Yes, aligned ranks better than imitation", imitation
+        claim = f"Not clear: aligned ranks better than imitation, but {doubt.name} may rank higher"
+        return "undecided", claim, doubt
+    if imitation.spans_zero:
+        claim = "No difference between aligned and imitation could be shown"
+    else:
+        claim = "No clear difference between aligned and imitation: interval and test disagree"
+    return "undecided", claim, imitation
 
 
-def verdict_on(difference: dict[str, Any]) -> Verdict:
-    """Which way a difference goes, if any way is certain."""
-    if difference["p"] < LEVEL and difference["low"] > 0:
-        return "better"
-    if difference["p"] < LEVEL and difference["high"] < 0:
-        return "worse"
-    return "undecided"
+def _against(one: Standing, verdict: Verdict, name: str) -> str:
+    """How aligned does against a rival that the answer does not name, or ""."""
+    if one.rival in BASELINES:
+        return _beside(one, "Aligned", "aligned", name)
+    if one.sign == "better":
+        start = "It also ranks better" if verdict == "better" else "Aligned does rank better"
+        return f"{start} than {one.name}: {one.difference}."
+    if one.sign == "worse":
+        return f"{_capital(one.name)} ranks better than aligned: {one.difference}."
+    shown = "no difference could be shown" if one.spans_zero else "interval and test disagree"
+    is_doubt = one.rival == "sft_continued" and verdict == "better"
+    doubt = ", so the gain may come from more training alone" if is_doubt else ""
+    return f"Against {one.last_name} {shown}: {one.difference}{doubt}."
 
 
-def p_value(p: float) -> str:
-    """A p-value in a table: 0.03, < 0.001."""
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+def _beside(one: Standing, start: str, within: str, name: str) -> str:
+    """A word where a stage does not beat a baseline beyond chance; "" where it does."""
+    if one.sign == "better":
+        return ""
+    figures = f"{name} {_figures(one)}"
+    if one.sign == "worse":
+        return f"{_capital(one.name)} ranks better than {within}: {figures}."
+    if one.spans_zero:
+        return f"{start} could not be shown to beat {one.last_name}: {figures}."
+    return (
+        f"Whether {within} beats {one.name} is not clear, as interval and test disagree: {figures}."
+    )
 
 
-def p_text(p: float) -> str:
-    """A p-value in a sentence: p = 0.03, p < 0.001, on one line."""
-    said = p_value(p)
-    return (f"p {said}" if said.startswith("<") else f"p = {said}").replace(" ", "\u00a0")
+def _figures(one: Standing) -> str:
+    return f"{one.values}, {one.difference}" if one.values else one.difference
 
 
-def _against_continued(
-    metrics: dict[str, Any], protocol: str, metric: str, verdict: Verdict
-) -> list[str]:
-    """How aligned does against as many steps of further imitation."""
-    pair = metrics["differences"].get("aligned-sft_continued", {})
-    if (found := pair.get(protocol, {}).get(metric)) is None:
-        return []
-    figures = _difference(found)
-    against = verdict_on(found)
-    if against == "better":
-        start = "It also ranks better than" if verdict == "better" else "It does rank better than"
-        return [f"{start} imitation for as many further steps: {figures}."]
-    if against == "worse":
-        return [f"Imitation for as many further steps ranks better than aligned: {figures}."]
-    doubt = ", so the gain may come from more training alone" if verdict == "better" else ""
-    return [
-        "Against imitation for as many further steps no difference could be shown: "
-        f"{figures}{doubt}."
-    ]
+def _by_gravity(remarks: list[tuple[Standing, str]]) -> list[str]:
+    ordered = sorted(remarks, key=lambda found: GRAVITY[found[0].sign])
+    return [said for _, said in ordered if said]
 
 
-def _against(
-    metrics: dict[str, Any], pair: str, protocol: str, metric: str, name: str
-) -> list[str]:
-    """A word where imitation does not beat the baseline it should."""
-    found = metrics["differences"].get(pair, {}).get(protocol, {}).get(metric)
-    if found is None or verdict_on(found) == "better":
-        return []
-    return [
-        "Imitation itself could not be shown to beat popularity, which asks nobody's history: "
-        f"{name} {_difference(found)}."
-    ]
-
-
-def _difference(found: dict[str, Any]) -> str:
-    low, high = number(found["low"], "+"), number(found["high"], "+")
-    value, users = number(found["value"], "+"), found["n_users"]
-    # no line ends within an interval
-    return f"{value} [{low},\u00a0{high}], {users:,} users, {p_text(found['p'])}"
-
-
-def _value(metrics: dict[str, Any], stage: str, protocol: str, metric: str) -> str:
-    found = metrics[stage][protocol][metric]
-    return f"{number(found['value'])} [{number(found['low'])}, {number(found['high'])}]"
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]

@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.evaluation.stages import ORDER, PAIRS
-from palate.report.answer import chief_metric, metric_name, p_value
+from palate.evaluation.stages import BASELINE_PAIRS, ORDER, PAIRS
 from palate.report.charts import (
     Chart,
     Estimate,
@@ -18,12 +17,15 @@ from palate.report.charts import (
     number,
 )
 from palate.report.colours import colour, stage_colour
+from palate.report.names import list_length, metric_name
+from palate.report.standing import chief_metric, p_value, sign_of
 
 BEYOND = {
     "coverage": "share of the catalogue that is recommended to anyone",
     "gini": "0 where all items are recommended alike, 1 where it is one item only",
     "popularity": "training interactions of a recommended item, on average",
-    "diversity": "share of pairs in a list that differ in category",
+    "diversity": "distinct categories in a list divided by its length, on average; above 1 only "
+    "where items have several",
 }
 """What the lists are measured by, whoever is right."""
 SHOWN = ("ndcg", "hr")
@@ -33,7 +35,8 @@ SHOWN = ("ndcg", "hr")
 def interval_charts(metrics: dict[str, Any], candidates: int) -> list[Chart]:
     """The chief metric of every stage, its differences, and aligned − sft by metric."""
     protocol, metric = chief_metric(metrics)
-    name = metric_name(metric, protocol, candidates)
+    length = list_length(metrics, candidates)
+    name = metric_name(metric, protocol, length)
     stages = [
         Estimate(stage, **_cell(metrics[stage][protocol][metric]), colour=stage_colour(stage))
         for stage in ORDER
@@ -51,22 +54,23 @@ def interval_charts(metrics: dict[str, Any], candidates: int) -> list[Chart]:
     ]
     pairs = [
         _difference(f"{a} − {b}", metrics["differences"][f"{a}-{b}"][protocol][metric])
-        for a, b in PAIRS
-        if protocol in metrics["differences"].get(f"{a}-{b}", {})
+        for a, b in (*PAIRS, *BASELINE_PAIRS)
+        if metric in metrics["differences"].get(f"{a}-{b}", {}).get(protocol, {})
     ]
     if pairs:
         charts.append(
             interval_chart(
                 "differences",
                 f"Differences in {name}",
-                "Paired on the same contexts. An interval that leaves out 0 is a difference.",
+                "Paired on the same contexts. Coloured where the 95 % interval leaves out 0 and "
+                "p < 0.05.",
                 pairs,
                 f"difference in {name}",
                 "+",
             )
         )
     by_metric = [
-        _difference(metric_name(one, protocol, candidates), found)
+        _difference(metric_name(one, protocol, length), found)
         for one, found in metrics.get("difference", {}).get(protocol, {}).items()
         if one.split("@")[0] in SHOWN
     ]
@@ -86,6 +90,7 @@ def interval_charts(metrics: dict[str, Any], candidates: int) -> list[Chart]:
 
 def all_metrics(metrics: dict[str, Any], candidates: int) -> Numbers:
     """Every metric: sft, aligned, their difference, its interval and p."""
+    length = list_length(metrics, candidates)
     header = ["metric", "sft", "aligned", "difference", "95 % interval", "p"]
     rows = []
     for protocol, found in metrics.get("difference", {}).items():
@@ -93,7 +98,7 @@ def all_metrics(metrics: dict[str, Any], candidates: int) -> Numbers:
             values = [metrics[s][protocol].get(metric, {}).get("value") for s in ("sft", "aligned")]
             rows.append(
                 [
-                    metric_name(metric, protocol, candidates),
+                    metric_name(metric, protocol, length),
                     *map(number, values),
                     number(one["value"], "+"),
                     f"[{number(one['low'], '+')}, {number(one['high'], '+')}]",
@@ -161,6 +166,7 @@ def _cell(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(label: str, found: dict[str, Any]) -> Estimate:
-    low, high = found["low"], found["high"]
-    name = "better" if low > 0 else "worse" if high < 0 else "baseline"
-    return Estimate(label, **_cell(found), colour=colour(name))
+    sign = sign_of(found)
+    return Estimate(
+        label, **_cell(found), colour=colour("baseline" if sign == "undecided" else sign)
+    )

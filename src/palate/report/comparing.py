@@ -2,17 +2,19 @@
 
 from palate.comparison import Comparison, Row
 from palate.comparison.table import remarks, sections
-from palate.report.answer import LEVEL, metric_name, p_text
 from palate.report.charts import Chart, interval_chart, number
+from palate.report.names import metric_name
 from palate.report.rendering import rendered
 from palate.report.slices import row_estimate
+from palate.report.standing import LEVEL, p_text
 
 
 def comparison_page(comparison: Comparison) -> str:
     """A comparison as HTML: its differences drawn, the tables of the terminal below."""
+    paired = "Paired on the same contexts, 95 % intervals. Coloured where the corrected p < 0.05."
     charts = [
-        *_charts(comparison.rows, "differences", "Paired on the same contexts, 95 % intervals."),
-        *_charts(comparison.slices, "slices", "By slice: to see where, not whether."),
+        *_charts(comparison.rows, "differences", paired),
+        *_charts(comparison.slices, "slices", f"By slice: to see where, not whether. {paired}"),
     ]
     return rendered(
         "comparison.html",
@@ -54,13 +56,16 @@ def _label(row: Row, several: bool) -> str:
 
 
 def _sentence(rows: tuple[Row, ...]) -> str:
-    """How many differences are certain, and the largest of them."""
-    certain = [row for row in rows if row.p_holm < LEVEL]
-    if not certain:
-        return f"None of {len(rows)} differences could be shown."
-    most = max(certain, key=lambda row: abs(row.difference))
+    """How many differences are beyond chance, and the largest of them."""
+    shown = [row for row in rows if row.p_holm < LEVEL]
+    every = "The one difference" if len(rows) == 1 else f"{len(shown)} of {len(rows)} differences"
+    if not shown:
+        every = "The difference" if len(rows) == 1 else f"None of {len(rows)} differences"
+        return f"{every} could {'not ' if len(rows) == 1 else ''}be shown."
+    most = max(shown, key=lambda row: abs(row.difference))
+    has = "has" if len(shown) == 1 else "have"
     return (
-        f"{len(certain)} of {len(rows)} differences are certain. The largest: {most.a} − {most.b}, "
+        f"{every} {has} p < 0.05 after correction. The largest: {most.a} − {most.b}, "
         f"{metric_name(most.metric)} {number(most.difference, '+')} "
         f"[{number(most.low, '+')}, {number(most.high, '+')}], {p_text(most.p_holm)} (Holm)."
     )

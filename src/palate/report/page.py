@@ -8,14 +8,16 @@ from palate.audit.table import noteworthy, summary
 from palate.comparison import stage_slices
 from palate.errors import ConfigError
 from palate.files import write_text
-from palate.report.answer import answer, chief_metric
+from palate.report.answer import answer
 from palate.report.before_after import BEYOND, all_metrics, beyond_rows, interval_charts, rank_chart
 from palate.report.charts import Numbers, number
 from palate.report.drawn_negatives import false_negatives
+from palate.report.names import list_length
 from palate.report.people import people
 from palate.report.rendering import rendered
 from palate.report.run_files import RunFiles, read_run
 from palate.report.slices import slice_chart, slice_table
+from palate.report.standing import chief_metric
 from palate.report.table import caption, table_rows
 from palate.report.training_charts import training_charts, warnings_of
 from palate.report.words import facts, no_people, training_words
@@ -76,7 +78,7 @@ def run_page(run: RunFiles) -> str:
     rows = ()
     if can_ask and run.ranks is not None:
         rows = stage_slices(run.folder, metrics=[metric], protocol=protocol)
-    by_slice = slice_chart(rows, protocol, metric, size)
+    by_slice = slice_chart(rows, protocol, metric, list_length(metrics, size))
     training = training_charts(run.log, run.config.align.metric)
     false = false_negatives(run.folder, run.config) if can_ask else None
     left_out = {"users": by_rank is None, "slices": by_slice is None}

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from palate.errors import CheckpointError
-from palate.report.answer import metric_name
 from palate.report.charts import (
     Chart,
     Estimate,
@@ -20,6 +19,7 @@ from palate.report.charts import (
     number,
 )
 from palate.report.colours import SERIES, colour
+from palate.report.names import metric_name
 from palate.report.page import write_page
 from palate.report.rendering import rendered
 from palate.sweep import sweep_table

@@ -5,7 +5,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from palate.evaluation.metrics import chief_cutoff
 from palate.evaluation.stages import ORDER, PAIRS, TRUTH
+from palate.report.names import list_length
 
 
 def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
@@ -22,12 +24,13 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
     }
     ranked = [name for p in ("catalogue", "candidates") for name in held.get(p, {})]
     cutoffs = {int(name.split("@")[1]) for name in ranked if "@" in name}
-    k = 10 if 10 in cutoffs else max(cutoffs)
+    k = chief_cutoff(cutoffs)
+    length = list_length(metrics, candidates)
     wanted = [
         (f"NDCG@{k}", "catalogue", f"ndcg@{k}"),
         (f"HR@{k}", "catalogue", f"hr@{k}"),
-        (f"HR@1|{candidates}", "candidates", "hr@1"),
-        (f"NDCG@{k}|{candidates}", "candidates", f"ndcg@{k}"),
+        (f"HR@1|{length}", "candidates", "hr@1"),
+        (f"NDCG@{k}|{length}", "candidates", f"ndcg@{k}"),
     ]
     columns = [(t, p, m) for t, p, m in wanted if m in held.get(p, {})][:3]
     if "generation" in held:

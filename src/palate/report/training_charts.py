@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from palate.report.answer import metric_name
 from palate.report.charts import Chart, Line, line_chart
 from palate.report.colours import SERIES, colour, stage_colour
+from palate.report.names import metric_name
 
 Log = Sequence[dict[str, Any]]
 ROUND = re.compile(r"align(_\d+)?")
