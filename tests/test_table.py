@@ -9,8 +9,10 @@ from palate.evaluation.stages import ORDER, PAIRS
 from palate.report.table import markdown_table, rich_table
 
 
-def metrics(cutoffs=(1, 10), protocols=("catalogue", "candidates")):
-    names = [f"{metric}@{k}" for metric in ("ndcg", "hr", "mrr") for k in cutoffs]
+def metrics(
+    cutoffs=(1, 10), protocols=("catalogue", "candidates"), kinds=("ndcg", "hr", "mrr"), answers=7
+):
+    names = [f"{metric}@{k}" for metric in kinds for k in cutoffs]
     cell = {"value": 0.1234, "low": 0.1, "high": 0.2}
     difference = {"value": -0.05, "low": -0.1, "high": -0.01, "p": 0.01, "n_users": 9}
     stage = {protocol: dict.fromkeys(names, cell) for protocol in protocols}
@@ -19,7 +21,7 @@ def metrics(cutoffs=(1, 10), protocols=("catalogue", "candidates")):
         **dict.fromkeys(ORDER, stage),
         "difference": pair,
         "differences": {f"{a}-{b}": pair for a, b in PAIRS},
-        "test_contexts": {"used": 5, "of": 10},
+        "test_contexts": {"used": 5, "of": 10, "answers": answers},
     }
 
 
@@ -49,3 +51,20 @@ def test_markdown_has_a_row_for_each_stage_and_pair():
 )
 def test_whatever_was_asked_for_there_is_a_table(cutoffs, protocols, heading):
     assert heading in markdown_table(metrics(cutoffs, protocols), 20)
+
+
+def test_graded_ndcg_has_a_column_of_its_own_within_eighty_columns():
+    found, text = metrics(kinds=("ndcg", "ndcg_graded", "hr", "mrr")), io.StringIO()
+    Console(file=text, width=80).print(rich_table(found, 20))
+    assert "…" not in text.getvalue()
+    assert "graded" in text.getvalue()
+    assert markdown_table(found, 20).splitlines()[0] == (
+        r"| stage | NDCG@10 | 95 % interval | graded NDCG@10 | HR@10 | HR@1\|20 |"
+    )
+
+
+def test_what_is_the_same_with_one_answer_is_one_column():
+    header = markdown_table(metrics((1,), ("catalogue",), answers=5), 20).splitlines()[0]
+    assert header == "| stage | NDCG@1 | 95 % interval |"
+    several = markdown_table(metrics((1,), ("catalogue",)), 20).splitlines()[0]
+    assert several == "| stage | NDCG@1 | 95 % interval | HR@1 |"

@@ -26,18 +26,22 @@ def loop_rank(row, item):
 
 def loop_metrics(ranks, levels, cutoff, graded):
     """The definitions of one context, word by word."""
-    gains = [2.0**level - 1 if graded else 1.0 for level in levels]
-    found = [(r, g) for r, g in zip(ranks, gains, strict=True) if r <= cutoff]
+    found = [r for r in ranks if r <= cutoff]
     upside, reach = [-rank for rank in ranks], min(len(ranks), cutoff)
-    ideal = sum(
-        g / math.log2(j + 2) for j, g in enumerate(sorted(gains, reverse=True)) if j < reach
-    )
+
+    def ndcg(gains):
+        dcg = sum(g / math.log2(r + 1) for r, g in zip(ranks, gains, strict=True) if r <= cutoff)
+        best = enumerate(sorted(gains, reverse=True)[:reach])
+        return min(1.0, dcg / sum(g / math.log2(j + 2) for j, g in best))
+
+    by_level = {"ndcg_graded": ndcg([2.0**level - 1 for level in levels])} if graded else {}
     return {
         "hr": float(any(found)),
         "recall": len(found) / len(ranks),
-        "ndcg": min(1.0, sum(g / math.log2(r + 1) for r, g in found) / ideal),
+        "ndcg": ndcg([1.0] * len(ranks)),
+        **by_level,
         "mrr": 1 / min(ranks) if min(ranks) <= cutoff else 0.0,
-        "map": min(1.0, sum(loop_rank(upside, ranks.index(r)) / r for r, _ in found) / reach),
+        "map": min(1.0, sum(loop_rank(upside, ranks.index(r)) / r for r in found) / reach),
     }
 
 
@@ -111,10 +115,33 @@ def test_more_positives_than_places():
 def test_published_examples():
     # Relevances 3, 2, 3, 0, 1, 2 down the list: NDCG 0.9488 with gains 2^level − 1 (Wikipedia).
     graded = one_context([1, 2, 3, 5, 6], [3, 2, 3, 1, 2], cutoffs=(6,), graded=True)
-    assert graded["ndcg@6"] == pytest.approx(0.9488, abs=5e-5)
+    assert graded["ndcg_graded@6"] == pytest.approx(0.9488, abs=5e-5)
     # Average precision 0.62 and 0.44 (Manning, Raghavan and Schütze's course slides).
     assert one_context([1, 3, 6, 9, 10])["map@10"] == pytest.approx(0.62, abs=5e-3)
     assert one_context([2, 5, 7])["map@10"] == pytest.approx(0.44, abs=5e-3)
+
+
+def test_levels_count_in_graded_ndcg_alone():
+    # levels 2 and 1 at ranks 3 and 1: (3/log2(4) + 1) / (3 + 1/log2(3)) = 2.5/3.6309
+    found = one_context([3, 1], [2, 1], cutoffs=(3,), graded=True)
+    assert found["ndcg_graded@3"] == pytest.approx(0.688529, abs=1e-6)
+    assert found["ndcg@3"] == pytest.approx(1.5 / (1 + 1 / math.log2(3)), abs=1e-12)
+    # K = 1 of k = 2: the ideal is the better level alone
+    assert one_context([3, 1], [2, 1], cutoffs=(1,), graded=True)["ndcg_graded@1"] == (
+        pytest.approx(1 / 3, abs=1e-12)
+    )
+    # tied at ranks 1 and 2, both stand at 1.5: (3 + 1) / log2(2.5) over the same ideal
+    tied = one_context([1.5, 1.5], [2, 1], cutoffs=(2,), graded=True)["ndcg_graded@2"]
+    assert tied == pytest.approx(4 / math.log2(2.5) / (3 + 1 / math.log2(3)), abs=1e-12)
+    # five tied at 1 to 5 stand at 3; twice the gains within K = 3 than fit there are cut to 1
+    assert one_context([3] * 5, [3] * 5, cutoffs=(3,), graded=True)["ndcg_graded@3"] == 1
+
+
+@pytest.mark.parametrize("level", [1, 2, 4])
+def test_graded_ndcg_of_one_level_is_the_binary_one(level):
+    found = one_context([1.5, 4, 9, 30], [level] * 4, cutoffs=(1, 3, 10), graded=True)
+    for k in (1, 3, 10):
+        assert found[f"ndcg_graded@{k}"] == pytest.approx(found[f"ndcg@{k}"], abs=1e-12)
 
 
 def test_a_rank_of_ten_and_a_half_is_not_in_the_top_ten():
@@ -170,7 +197,7 @@ def test_metrics_equal_a_loop_over_contexts(seed, graded):
     context, items = context[shuffled], items[shuffled]
     ranks, levels = ranks_of(scores, context, items), random.integers(1, 4, len(context))
     found = context_metrics(context, ranks, levels, n_contexts, (1, 3, 10), graded)
-    assert len(found) == 15
+    assert len(found) == (18 if graded else 15)
     for c in range(n_contexts):
         mine = context == c
         for cutoff in (1, 3, 10):

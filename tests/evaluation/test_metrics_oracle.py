@@ -32,22 +32,22 @@ def random_lists(seed, most_positives):
 
 def oracle(scores, context, item, levels, graded):
     """name@K → (contexts,) values of ir-measures."""
-    qrels = {str(row): {} for row in range(CONTEXTS)}
+    qrels, by_level = ({str(row): {} for row in range(CONTEXTS)} for _ in range(2))
     for row, column, level in zip(context.tolist(), item.tolist(), levels.tolist(), strict=True):
-        qrels[str(row)][str(column)] = level if graded else 1
+        qrels[str(row)][str(column)], by_level[str(row)][str(column)] = 1, level
     run = {
         str(row): {str(i): float(scores[row, i]) for i in np.flatnonzero(np.isfinite(scores[row]))}
         for row in range(CONTEXTS)
     }
-    measures = {}
-    for name, theirs in NAMES.items():
-        measure = ir_measures.parse_measure(theirs)
-        if name == "ndcg":
-            measure = measure(gains=GAINS)
-        measures |= {measure @ cutoff: f"{name}@{cutoff}" for cutoff in CUTOFFS}
-    values = {name: np.full(CONTEXTS, np.nan) for name in measures.values()}
-    for found in ir_measures.iter_calc(list(measures), qrels, run):
-        values[measures[found.measure]][int(found.query_id)] = found.value
+    wanted = [(name, ir_measures.parse_measure(theirs), qrels) for name, theirs in NAMES.items()]
+    if graded:
+        wanted.append(("ndcg_graded", ir_measures.parse_measure("nDCG")(gains=GAINS), by_level))
+    values = {}
+    for name, measure, relevant in wanted:
+        measures = {measure @ cutoff: f"{name}@{cutoff}" for cutoff in CUTOFFS}
+        values |= {named: np.full(CONTEXTS, np.nan) for named in measures.values()}
+        for found in ir_measures.iter_calc(list(measures), relevant, run):
+            values[measures[found.measure]][int(found.query_id)] = found.value
     return values
 
 

@@ -19,7 +19,7 @@ from palate.evaluation.ranking import Ranks
 from palate.evaluation.significance import paired_difference
 from palate.progress import progress_bar
 
-METRIC = re.compile(r"(hr|recall|ndcg|mrr|map)@[1-9]\d*")
+METRIC = re.compile(r"(hr|recall|ndcg|ndcg_graded|mrr|map)@[1-9]\d*")
 DEFAULT_METRIC = "ndcg@10"
 OF_LISTS = ("coverage", "gini", "popularity", "diversity")
 """Beginnings of the metrics of lists, which have no users to resample."""

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from palate.config.pool import PoolConfig
 from palate.config.section import Section
 
-METRICS = r"^(loss|(hr|recall|ndcg|mrr|map)@[1-9]\d*)$"
+METRICS = r"^(loss|(hr|recall|ndcg|ndcg_graded|mrr|map)@[1-9]\d*)$"
 
 
 class TrainingOptions(Section):
@@ -39,8 +39,9 @@ class TrainingOptions(Section):
     patience: int = Field(default=3, gt=0)
     """Validations without improvement after which training stops."""
     metric: str = Field(default="ndcg@10", pattern=METRICS)
-    """Validation metric that chooses the checkpoint: of the ranking, or the loss (mean −log π of
-    the held-out liked items), which is cheap and steady."""
+    """Validation metric that chooses the checkpoint: of the ranking (hr, recall, ndcg, ndcg_graded,
+    mrr or map at a cutoff), or the loss (mean −log π of the held-out liked items), which is cheap
+    and steady."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of matrix products; log-probabilities are always summed in fp32."""
     log_every: int = Field(default=10, gt=0)

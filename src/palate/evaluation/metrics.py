@@ -84,28 +84,33 @@ def context_metrics(
 ) -> dict[str, NDArray[np.float64]]:
     """Hit rate, recall, NDCG, MRR and MAP of each context, at each cutoff K.
 
-    With r_1 ≤ … ≤ r_k the ranks of a context's k positives and g_i their gains:
+    With r_1 ≤ … ≤ r_k the ranks of a context's k positives and ℓ_i their levels:
 
-        hr@K      1 if r_1 ≤ K, else 0
-        recall@K  #{i : r_i ≤ K} / k, divided by k also where k > K
-        ndcg@K    Σ_{r_i ≤ K} g_i / log2(r_i + 1), divided by Σ_{j ≤ min(k, K)} g_(j) / log2(j + 1)
-                  with g_(1) ≥ g_(2) ≥ …    Järvelin and Kekäläinen, TOIS 2002
-        mrr@K     1 / r_1 if r_1 ≤ K, else 0
-        map@K     Σ_{r_i ≤ K} (i / r_i) / min(k, K), where i / r_i is the precision at positive i
+        hr@K           1 if r_1 ≤ K, else 0
+        recall@K       #{i : r_i ≤ K} / k, divided by k also where k > K
+        ndcg@K         Σ_{r_i ≤ K} 1 / log2(r_i + 1), divided by Σ_{j ≤ min(k, K)} 1 / log2(j + 1)
+        ndcg_graded@K  Σ_{r_i ≤ K} g_i / log2(r_i + 1) with the gain g_i = 2^ℓ_i − 1, divided by
+                       Σ_{j ≤ min(k, K)} g_(j) / log2(j + 1), where g_(1) ≥ g_(2) ≥ …
+        mrr@K          1 / r_1 if r_1 ≤ K, else 0
+        map@K          Σ_{r_i ≤ K} (i / r_i) / min(k, K), where i / r_i is the precision at
+                       positive i
 
-    Tied positives are numbered on, i, i + 1, …: counting all of them at each would give precisions
-    above 1. ndcg and map end at 1: five positives tied at rank 3 are all within K = 3.
+    Both NDCG: Järvelin and Kekäläinen, TOIS 2002; the exponential gain: Burges et al., ICML 2005.
+    With one positive in a context, or one level, they are the same. Tied positives are numbered on,
+    i, i + 1, …: counting all of them at each would give precisions above 1. NDCG and MAP end at 1:
+    five positives tied at rank 3 are all within K = 3.
 
     Args:
         context_index: (R,) context of each positive, in [0, n_contexts), in any order.
         ranks: (R,) from `ranks_of`. All ranks of a context come from one list.
-        levels: (R,) preference level of each positive, ≥ 1; used if `graded`.
+        levels: (R,) preference level of each positive, ≥ 1; read if `graded`.
         n_contexts: number of contexts C; each has at least one positive.
         cutoffs: values of K.
-        graded: the gain is 2^level − 1 instead of 1.
+        graded: give ndcg_graded@K too. Default False.
 
     Returns:
-        name → (C,) values in [0, 1]; names are "hr@K", "recall@K", "ndcg@K", "mrr@K", "map@K".
+        name → (C,) values in [0, 1]; names are "hr@K", "recall@K", "ndcg@K",
+        "ndcg_graded@K" if `graded`, "mrr@K", "map@K".
 
     Raises:
         ConfigError: a cutoff is not a positive integer.
@@ -123,9 +128,14 @@ def context_metrics(
     positives = np.bincount(context, minlength=n_contexts)
     first = np.cumsum(positives) - positives
     place = np.arange(len(context)) - first[context]
-    gain = np.exp2(level) - 1 if graded else np.ones(len(rank))
-    ideal = gain[np.lexsort((-gain, context))] / np.log2(place + 2)
-    discounted = gain / np.log2(rank + 1)
+    gains = {"ndcg": np.ones(len(rank))}
+    if graded:
+        gains["ndcg_graded"] = np.exp2(level) - 1
+    ideals = {
+        name: gain[np.lexsort((-gain, context))] / np.log2(place + 2)
+        for name, gain in gains.items()
+    }
+    discount = np.log2(rank + 1)
     precision = (place + 1) / rank
     best = rank[first]
 
@@ -137,9 +147,9 @@ def context_metrics(
         hit, reachable = rank <= cutoff, np.minimum(positives, cutoff)
         metrics[f"hr@{cutoff}"] = (best <= cutoff).astype(float)
         metrics[f"recall@{cutoff}"] = total(np.ones(len(rank)), hit) / positives
-        metrics[f"ndcg@{cutoff}"] = np.minimum(
-            total(discounted, hit) / total(ideal, place < cutoff), 1.0
-        )
+        for name, gain in gains.items():
+            most = total(ideals[name], place < cutoff)
+            metrics[f"{name}@{cutoff}"] = np.minimum(total(gain / discount, hit) / most, 1.0)
         metrics[f"mrr@{cutoff}"] = np.where(best <= cutoff, 1 / best, 0.0)
         metrics[f"map@{cutoff}"] = np.minimum(total(precision, hit) / reachable, 1.0)
     return metrics

@@ -48,24 +48,31 @@ class Ranks:
     lists: Ids | None = None
 
     def per_group(
-        self, cutoffs: Sequence[int], rows: NDArray[np.bool_] | None = None
+        self,
+        cutoffs: Sequence[int],
+        rows: NDArray[np.bool_] | None = None,
+        graded: bool = False,
     ) -> tuple[dict[str, NDArray[np.float64]], Ids]:
         """Metrics of each list, and its user; of some rows alone, as though no more were held out.
 
         Args:
             cutoffs: of the metrics.
             rows: (R,) which rows; None for all.
+            graded: whether NDCG by levels is among them.
         """
         chosen = slice(None) if rows is None else rows
         lists, first, group = np.unique(self.group[chosen], return_index=True, return_inverse=True)
-        metrics = context_metrics(group, self.rank[chosen], self.level[chosen], len(lists), cutoffs)
+        ranks, levels = self.rank[chosen], self.level[chosen]
+        metrics = context_metrics(group, ranks, levels, len(lists), cutoffs, graded)
         return metrics, self.user_id[chosen][first]
 
     def values(
         self, metrics: Sequence[str], rows: NDArray[np.bool_] | None = None
     ) -> tuple[dict[str, NDArray[np.float64]], Ids]:
         """`per_group` by the names of metrics, such as "ndcg@10"."""
-        found, users = self.per_group(sorted({int(m.split("@")[1]) for m in metrics}), rows)
+        cutoffs = sorted({int(metric.split("@")[1]) for metric in metrics})
+        graded = any(metric.startswith("ndcg_graded@") for metric in metrics)
+        found, users = self.per_group(cutoffs, rows, graded)
         return {metric: found[metric] for metric in metrics}, users
 
     def same_answers(self, other: "Ranks") -> bool:
@@ -204,9 +211,10 @@ def summarise(
     draws: int,
     popularity: Ids | None = None,
     categories: Sequence[Ids] | None = None,
+    graded: bool = False,
 ) -> dict[str, Interval]:
     """Metrics with 95 % intervals by user; those of the lists come without interval."""
-    per_group, users = ranks.per_group(cutoffs)
+    per_group, users = ranks.per_group(cutoffs, graded=graded)
     intervals = bootstrap_intervals(per_group, users, seed, draws)
     summary: dict[str, Interval] = {
         name: {"value": value, "low": low, "high": high}

@@ -72,6 +72,7 @@ class Evaluation:
         self.cutoffs = config.cutoffs
         self.seed = config.seed
         self.data = data
+        self.graded = bool((data.interactions.levels > 1).any())
         self._liked = config.data.levels[0]
         self._world = world
         self._folder = folder
@@ -100,7 +101,8 @@ class Evaluation:
                     batch_size=self.config.batch_size,
                 )
             chosen = ranks.get("catalogue") or ranks["candidates"]
-            values |= chosen.per_group(self.cutoffs)[0]
+            graded = self.graded or metric.startswith("ndcg_graded@")
+            values |= chosen.per_group(self.cutoffs, graded=graded)[0]
         found = {name: float(of_context.mean()) for name, of_context in values.items()}
         error = values[metric].std() / np.sqrt(len(values[metric]))
         return found | {f"{metric}_error": float(error)}
@@ -252,6 +254,7 @@ def write_metrics(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
                 evaluation.config.bootstrap,
                 evaluation.data.popularity,
                 categories,
+                evaluation.graded,
             )
             for protocol in ranks[stage]
         }
@@ -278,7 +281,11 @@ def write_metrics(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     if "aligned-sft" in differences:
         metrics["difference"] = differences["aligned-sft"]
     metrics["differences"] = differences
-    metrics["test_contexts"] = {"used": len(evaluation.contexts), "of": evaluation.of}
+    metrics["test_contexts"] = {
+        "used": len(evaluation.contexts),
+        "of": evaluation.of,
+        "answers": len(evaluation.contexts.positive_rows()[0]),
+    }
     if any("candidates" in of_stage for of_stage in ranks.values()):
         lengths = evaluation.candidates().lengths
         metrics["candidate_lists"] = {
@@ -294,10 +301,11 @@ def _difference(
 ) -> dict[str, dict[str, Any]]:
     """Paired differences of two stages by protocol and metric; or by the chief metric alone."""
     cutoffs = [chief_cutoff(evaluation.cutoffs)] if chief else evaluation.cutoffs
+    graded = evaluation.graded and not chief
     found: dict[str, dict[str, Any]] = {}
     for protocol in [name for name in a if name in b]:
-        first, users = a[protocol].per_group(cutoffs)
-        second, _ = b[protocol].per_group(cutoffs)
+        first, users = a[protocol].per_group(cutoffs, graded=graded)
+        second, _ = b[protocol].per_group(cutoffs, graded=graded)
         found[protocol] = {
             name: paired_difference(
                 first[name], second[name], users, evaluation.seed, evaluation.config.bootstrap

@@ -17,7 +17,7 @@ from palate.report.charts import (
     number,
 )
 from palate.report.colours import colour, stage_colour
-from palate.report.names import list_length, metric_name
+from palate.report.names import list_length, metric_name, shown_once
 from palate.report.standing import chief_metric, p_value, sign_of
 
 BEYOND = {
@@ -28,7 +28,7 @@ BEYOND = {
     "where items have several",
 }
 """What the lists are measured by, whoever is right."""
-SHOWN = ("ndcg", "hr")
+SHOWN = ("ndcg", "ndcg_graded", "hr")
 """Metrics whose differences are drawn; all are in the table."""
 
 
@@ -70,8 +70,9 @@ def interval_charts(metrics: dict[str, Any], candidates: int) -> list[Chart]:
             )
         )
     by_metric = [
-        _difference(metric_name(one, protocol, length), found)
-        for one, found in metrics.get("difference", {}).get(protocol, {}).items()
+        _difference(metric_name(one, protocol, length), found[one])
+        for found in [metrics.get("difference", {}).get(protocol, {})]
+        for one in shown_once(found, metrics, protocol)
         if one.split("@")[0] in SHOWN
     ]
     if by_metric:
@@ -89,12 +90,13 @@ def interval_charts(metrics: dict[str, Any], candidates: int) -> list[Chart]:
 
 
 def all_metrics(metrics: dict[str, Any], candidates: int) -> Numbers:
-    """Every metric: sft, aligned, their difference, its interval and p."""
+    """Every metric, once: sft, aligned, their difference, its interval and p."""
     length = list_length(metrics, candidates)
     header = ["metric", "sft", "aligned", "difference", "95 % interval", "p"]
     rows = []
     for protocol, found in metrics.get("difference", {}).items():
-        for metric, one in found.items():
+        for metric in shown_once(found, metrics, protocol):
+            one = found[metric]
             values = [metrics[s][protocol].get(metric, {}).get("value") for s in ("sft", "aligned")]
             rows.append(
                 [

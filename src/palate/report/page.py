@@ -12,7 +12,7 @@ from palate.report.answer import answer
 from palate.report.before_after import BEYOND, all_metrics, beyond_rows, interval_charts, rank_chart
 from palate.report.charts import Numbers, number
 from palate.report.drawn_negatives import false_negatives
-from palate.report.names import list_length
+from palate.report.names import SAME_TEXT, list_length, one_answer
 from palate.report.people import people
 from palate.report.rendering import rendered
 from palate.report.run_files import RunFiles, read_run
@@ -99,6 +99,7 @@ def run_page(run: RunFiles) -> str:
         caption=caption(metrics),
         interval_charts=intervals,
         metrics=all_metrics(metrics, size),
+        same_metrics=SAME_TEXT if any(one_answer(metrics, p) for p in metrics["sft"]) else "",
         beyond=beyond_rows(metrics),
         beyond_meaning=BEYOND,
         rank_chart=by_rank and by_rank[0],

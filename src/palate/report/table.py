@@ -7,7 +7,7 @@ from rich.table import Table
 
 from palate.evaluation.metrics import chief_cutoff
 from palate.evaluation.stages import ORDER, PAIRS, TRUTH
-from palate.report.names import list_length
+from palate.report.names import list_length, shown_once
 
 
 def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
@@ -28,11 +28,16 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
     length = list_length(metrics, candidates)
     wanted = [
         (f"NDCG@{k}", "catalogue", f"ndcg@{k}"),
+        (f"graded NDCG@{k}", "catalogue", f"ndcg_graded@{k}"),
         (f"HR@{k}", "catalogue", f"hr@{k}"),
         (f"HR@1|{length}", "candidates", "hr@1"),
         (f"NDCG@{k}|{length}", "candidates", f"ndcg@{k}"),
+        (f"graded NDCG@{k}|{length}", "candidates", f"ndcg_graded@{k}"),
     ]
-    columns = [(t, p, m) for t, p, m in wanted if m in held.get(p, {})][:3]
+    found = [(t, p, m) for t, p, m in wanted if m in held.get(p, {})]
+    once = {p: shown_once([m for _, of, m in found if of == p], metrics, p) for p in held}
+    columns = [(t, p, m) for t, p, m in found if m in once[p]]
+    columns = columns[: 4 if any("graded" in m for _, _, m in columns) else 3]
     if "generation" in held:
         written = [("ValidRatio", "valid_ratio"), ("HitRatio@1", "hit_ratio@1")]
         columns = [columns[0], *((title, "generation", name) for title, name in written)]
@@ -48,8 +53,17 @@ def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], lis
 def rich_table(metrics: dict[str, Any], candidates: int) -> Table:
     """The table for a terminal; fits 80 columns."""
     header, rows = table_rows(metrics, candidates)
-    table = Table(caption=caption(metrics), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    tight = len(header) > 5
+    table = Table(
+        caption=caption(metrics),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+        collapse_padding=tight,
+        show_edge=not tight,
+    )
     for index, title in enumerate(header):
+        title = title.replace("graded ", "graded\n")
         table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
     first_difference = next((row[0] for row in rows if "−" in row[0]), None)
     for row in rows:
