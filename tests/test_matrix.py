@@ -20,9 +20,9 @@ from palate.policies import LanguagePolicy, SequencePolicy
 from palate.policies.language.adapters import Adapter
 from palate.policies.reference import REFERENCES
 from palate.training.live_negatives import LiveNegatives, Undrawn
+from palate.training.noise import silence
 from palate.training.preference_sets import PreferenceSets, collate_sets
 from palate.training.scored_pools import ScoredPools
-from palate.training.trainer import disable_dropout
 from policies.small_modules import mean_of_items
 
 
@@ -80,7 +80,7 @@ def made(listed_data):
     for name, create in POLICIES.items():
         policies[name] = create(listed_data.items)
         policies[name].start_stage("align")
-        disable_dropout(policies[name].model)
+        silence(policies[name].model)
     for name, reference in HELD_TO:
         references[name, reference] = REFERENCES[reference](policies[name])
     return policies, references

@@ -84,6 +84,8 @@ MULTIPLIERS = {
     "router_scaling_factor": 2.5,
 }
 """Multipliers that are 1 in a default configuration, as published files set them, or like it."""
+NOISE = re.compile("drop|jitter")
+"""In the names of settings that make noise in training."""
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -103,7 +105,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         },
     },
     "blt": {"encoder_hash_byte_group_vocab": 500},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 48, "moe_top_k": 2, "moe_jitter_eps": 0.01},
+    },
     "dots1": {
         "n_routed_experts": 8,
         "num_experts_per_tok": 2,
@@ -195,17 +200,22 @@ def _rules() -> list[tuple[re.Pattern[str], Any]]:
     return [(re.compile(names), size) for names, size in SIZES.items()]
 
 
-def tiny_settings(default: PretrainedConfig, vocabulary: int) -> dict[str, Any]:
+def tiny_settings(
+    default: PretrainedConfig, vocabulary: int, noise: float | None = None
+) -> dict[str, Any]:
     """What to set in a configuration's constructor to have it small.
 
     Args:
         default: as its class makes it.
         vocabulary: tokens of the tokenizer.
+        noise: dropout of every kind, and jitter; None for the default's.
     """
     found: dict[str, Any] = {}
     for name, value in vars(default).items():
         if isinstance(value, PretrainedConfig):
-            found[name] = tiny_settings(value, vocabulary)
+            found[name] = tiny_settings(value, vocabulary, noise)
+        elif noise is not None and NOISE.search(name) and not isinstance(value, (bool, str)):
+            found[name] = noise
         elif name in TOKENS:
             found[name] = TOKENS[name]
         elif name == "vocab_size" or re.fullmatch(
@@ -238,19 +248,20 @@ class Unbuildable(Exception):
     """Why this environment cannot make a model of a kind."""
 
 
-def tiny_model(kind: str, vocabulary: int) -> nn.Module:
+def tiny_model(kind: str, vocabulary: int, noise: float | None = None) -> nn.Module:
     """A small model with random weights, wide enough that what it reads matters.
 
     Args:
         kind: one of `KINDS`.
         vocabulary: tokens of its tokenizer.
+        noise: dropout of every kind, and jitter, in training; None for the default's.
 
     Raises:
         Unbuildable: transformers cannot make one here.
     """
     made = CONFIG_MAPPING[kind]
     try:
-        config = made(**tiny_settings(made(), vocabulary))
+        config = made(**tiny_settings(made(), vocabulary, noise))
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
     except Exception as error:

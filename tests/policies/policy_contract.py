@@ -22,8 +22,8 @@ from palate.negatives import mixture
 from palate.objectives import CandidateScores, s_dpo
 from palate.policies import PADDING_ITEM, load_policy
 from palate.policies.reference import REFERENCES
+from palate.training.noise import silence
 from palate.training.preference_sets import PreferenceSets, collate_sets
-from palate.training.trainer import disable_dropout
 
 close = partial(torch.testing.assert_close, atol=2e-5, rtol=1e-5)
 
@@ -162,7 +162,7 @@ class PolicyContract:
     @pytest.mark.parametrize("reference", ["frozen", "cached"])
     def test_a_reference_stays_while_the_policy_moves(self, policy, small_data, reference):
         policy.start_stage("align")
-        disable_dropout(policy.model)
+        silence(policy.model)
         sets = PreferenceSets(
             small_data.contexts("train"), mixture({"uniform": 3}, small_data), 0, policy
         )

@@ -23,12 +23,13 @@ from palate.policies.reference import Frozen
 from palate.training.align import align
 from palate.training.alignment_logs import reward_logs
 from palate.training.batches import Batches
+from palate.training.noise import silence
 from palate.training.preference_sets import (
     PreferenceSets,
     collate_sets,
 )
 from palate.training.sft import imitate
-from palate.training.trainer import disable_dropout, train
+from palate.training.trainer import train
 
 QUICK = {"log_every": 1, "warmup": 0.0, "schedule": "constant", "metric": "loss"}
 
@@ -431,7 +432,7 @@ def test_dropout_is_off_in_alignment():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50))
-    disable_dropout(model.train())
+    silence(model.train())
     tokens = torch.arange(10)[None]
     assert torch.equal(model(tokens).logits, model(tokens).logits)
 
@@ -449,7 +450,7 @@ def test_dropout_is_off_in_alignment():
     ],
 )
 def test_every_kind_of_dropout_is_off_in_alignment(layer, dimensions):
-    disable_dropout(nn.Sequential(layer).train())
+    silence(nn.Sequential(layer).train())
     ones = torch.ones([4] * dimensions)
     once, again = (layer(ones) for _ in range(2))
     if isinstance(layer, nn.GRU):

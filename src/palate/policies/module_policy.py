@@ -40,8 +40,8 @@ class ModulePolicy:
     `lengths` (B,), and gives logits (B, columns), of which column j is its item j. Columns of no
     item, such as that of the padding, do not count.
 
-    Each moment is read by itself, and imitation learns target by target. In alignment dropout is
-    off; a layer that mixes the rows of a batch, such as batch normalisation, is not for it.
+    Each moment is read by itself, and imitation learns target by target. Alignment has no noise:
+    the module is in evaluation mode, so dropout is off and batch statistics are fixed.
 
     Args:
         module: maps histories to logits.

@@ -195,14 +195,15 @@ def first_reads(
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; the mode it was in comes back."""
-    training = model.training
+    """Evaluation mode and no gradients; the mode that each module was in comes back."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -17,13 +17,13 @@ from palate.policies.policy import Policy
 from palate.policies.reference import Cached, Reference
 from palate.training.alignment_logs import alignment_logs
 from palate.training.live_negatives import LiveNegatives, collate_undrawn
+from palate.training.noise import Silence
 from palate.training.preference_sets import PreferenceSets, asked_in_training, collate_sets
 from palate.training.scored_pools import ScoredPools
 from palate.training.trainer import (
     Stateful,
     Trained,
     Validation,
-    disable_dropout,
     planned_steps,
     train,
 )
@@ -48,7 +48,7 @@ def align(
     """Minimise a preference objective over contexts with liked items and drawn negatives.
 
     Args:
-        policy: trained in place, left at its best checkpoint; its dropout is switched off.
+        policy: trained in place, left at its best checkpoint; without noise (see `noise`).
         data: prepared data.
         negatives: draws the candidates beside the positives.
         objective: candidate scores → loss per context, its β in it.
@@ -67,10 +67,11 @@ def align(
         Optimiser steps made and steps between validations.
 
     Raises:
-        ConfigError: the policy cannot be asked for such a pool.
+        ConfigError: the policy cannot be asked for such a pool, or its scores of one batch differ
+            from one pass to the next.
         DataError: no training context gets a negative, or training diverged.
     """
-    disable_dropout(policy.model)
+    silence = Silence(policy, options.precision)
     contexts = data.contexts("train")
     sets = PreferenceSets(contexts, negatives, seed, policy, together).with_negatives(data.n_items)
     live, collate = None, partial(collate_sets, policy)
@@ -87,10 +88,12 @@ def align(
         seen: dict[str, Tensor] = {}
         if live is not None:
             batch, seen = live.completed(batch["undrawn"], batch["step"])
+        held_to = reference.log_probs(batch)  # may change the model's mode
+        silence.before(batch, model)
         scored = policy.log_probs(batch, model)
         scores = CandidateScores(
             policy=scored.log_probs,
-            reference=reference.log_probs(batch),
+            reference=held_to,
             levels=batch["levels"],
             lengths=scored.lengths,
             check=False,

@@ -36,16 +36,6 @@ from palate.training.callbacks import (
 Losses = Callable[[nn.Module, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """(module, batch) → one loss per context, and scalars to log."""
 
-DROPOUTS = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
-"""All kinds of it; what they have in common has no public name."""
-
 
 class Stateful(Protocol):
     """What may have a state of its own that a checkpoint must carry."""
@@ -364,13 +354,3 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 def policy_device(policy: Policy) -> torch.device:
     """Where a policy's weights are."""
     return next(policy.model.parameters()).device
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Switch off all dropout, so that policy and reference differ by their weights alone."""
-    for module in model.modules():
-        if isinstance(module, DROPOUTS):
-            module.p = 0.0
-        for name in ("attention_dropout", "dropout", "dropout_p"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
