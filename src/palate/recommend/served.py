@@ -12,8 +12,9 @@ from palate.environment import device_of
 from palate.errors import ConfigError
 from palate.policies import Policy, load_policy
 from palate.policies.settings import SETTINGS
-from palate.report.answer import chief_metric, metric_name, p_text, verdict_on
 from palate.report.charts import number
+from palate.report.names import metric_name
+from palate.report.standing import chief_metric, p_text, sign_of
 from palate.starting_policy import find_code_of
 
 SERVED = ("aligned", "sft", "sft_continued")
@@ -94,7 +95,7 @@ def spoken_against(folder: Path, stage: str | None) -> str | None:
         first, _, second = pair.partition("-")
         if (found := of_protocols.get(protocol, {}).get(metric)) is None:
             continue
-        verdict = verdict_on(found)
+        verdict = sign_of(found)
         if stage == first and verdict != "better":
             how = "ranks worse than" if verdict == "worse" else "not shown to rank better than"
             said.append(f"{how} {second} ({_figures(found)})")
