@@ -233,18 +233,23 @@ def folder(tmp_path_factory):
     return place
 
 
+GAIN = (0.1, 0.3, 0.001)
+
+
 def judged(folder, **pairs):
-    """The run's figures, with differences of the chief metric set to (low, high, p)."""
+    """The run's figures, with differences of the chief metric set to (low, high, p), all others of
+    them to a gain."""
     path = folder / "metrics.json"
     metrics = json.loads(path.read_text())
-    for pair, (low, high, p) in pairs.items():
-        one = metrics["differences"][pair.replace("__", "-")]["catalogue"]["ndcg@10"]
+    told = {pair.replace("__", "-"): found for pair, found in pairs.items()}
+    for pair, (low, high, p) in (dict.fromkeys(metrics["differences"], GAIN) | told).items():
+        one = metrics["differences"][pair]["catalogue"]["ndcg@10"]
         one |= {"value": (low + high) / 2, "low": low, "high": high, "p": p}
     path.write_text(json.dumps(metrics))
 
 
 def test_what_the_evaluation_says_against_a_stage_is_said(folder):
-    better, worse, open_ = (0.1, 0.3, 0.001), (-0.3, -0.1, 0.001), (-0.1, 0.2, 0.4)
+    better, worse, open_ = GAIN, (-0.3, -0.1, 0.001), (-0.1, 0.2, 0.4)
     judged(folder, aligned__sft=better, aligned__sft_continued=better, sft__popularity=better)
     assert spoken_against(folder, "aligned") is None
     said = spoken_against(folder, "sft")
