@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
@@ -16,14 +15,13 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from palate.errors import CheckpointError, ConfigError, DataError
 from palate.files import file_sha256
 from palate.item_vectors.reduction import Found
+from palate.loading import DAMAGE, Loaded, first_line, loaded, named
 from palate.progress import progress_bar
 
 MOST_TOKENS = 512
 """Tokens of a text that are read, at most; what comes later says little more about an item."""
 BATCH = 32
 """Texts or images in a forward pass."""
-DAMAGE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
-"""What loading raises: no such model, no network, files cut or of another model."""
 
 
 def encoder_digest(encoder: str, key: str) -> str:
@@ -59,12 +57,14 @@ def encode_texts(texts: Sequence[str], encoder: str, device: torch.device | str)
         (m,) rows that have a vector; (m, d) vectors.
 
     Raises:
-        CheckpointError: the model or its tokenizer cannot be loaded.
+        CheckpointError: the model or its tokenizer cannot be loaded, or its files lack what the
+            vectors depend on.
         ConfigError: the model is a SigLIP, which reads texts of one padded length only.
     """
     key = "policy.vectors.text.encoder"
     tokenizer = _loaded(AutoTokenizer.from_pretrained, encoder, key)
-    model = _model(encoder, key, device)
+    found = _model(encoder, key)
+    model = found.model.to(device)
     if model.config.model_type.startswith("siglip"):
         raise ConfigError(
             f"{key}: '{encoder}' is a SigLIP, whose text features depend on how much padding "
@@ -86,6 +86,7 @@ def encode_texts(texts: Sequence[str], encoder: str, device: torch.device | str)
         mask = torch.arange(ids.shape[1]) < torch.tensor([[len(line)] for line in lines])
         return _text_features(model, ids.to(device), mask.to(device))
 
+    _check_whole(found, encoder, key, lambda: encode(rows[-1:]))
     return np.asarray(rows, np.int64), _in_batches(rows, encode, "texts")
 
 
@@ -106,7 +107,8 @@ def encode_images(
         (files, d) vectors.
 
     Raises:
-        CheckpointError: the model or its image processor cannot be loaded.
+        CheckpointError: the model or its image processor cannot be loaded, or its files lack what
+            the vectors depend on.
         ConfigError: Pillow is not installed.
         DataError: a file is no image that can be read.
     """
@@ -118,13 +120,16 @@ def encode_images(
             "policy.vectors.image: reading images needs Pillow; pip install 'palate[images]'."
         ) from error
     processor = _loaded(AutoImageProcessor.from_pretrained, encoder, key)
-    model = _model(encoder, key, device)
+    found = _model(encoder, key)
+    model = found.model.to(device)
 
     def encode(batch: Sequence[Path]) -> Tensor:
         images = [_image(file) for file in batch]
         pixels = processor(images=images, return_tensors="pt")["pixel_values"]
         return _image_features(model, pixels.to(device))
 
+    if files:
+        _check_whole(found, encoder, key, lambda: encode(files[:1]))
     return _in_batches(files, encode, "images")
 
 
@@ -164,18 +169,62 @@ def _positions(model: Any) -> int:
     return MOST_TOKENS if positions is None else positions - 2
 
 
-def _model(encoder: str, key: str, device: torch.device | str) -> Any:
-    return _loaded(AutoModel.from_pretrained, encoder, key, dtype=torch.float32).eval().to(device)
+def _model(encoder: str, key: str) -> Loaded:
+    """The model in evaluation mode, and what its files lack."""
+
+    def load(place: str) -> Loaded:
+        return loaded(AutoModel.from_pretrained, place, dtype=torch.float32)
+
+    found = _loaded(load, encoder, key)
+    found.model.eval()
+    return found
+
+
+def _check_whole(found: Loaded, encoder: str, key: str, encode: Callable[[], Tensor]) -> None:
+    """Refuse an encoder whose vectors depend on tensors that its files lack.
+
+    Many files lack heads, such as a pooler, that the vectors do not pass through: those have no
+    gradient. A buffer has none at all, so each that is missing counts, but for the counters of
+    batches that old files lack.
+
+    Args:
+        found: the loaded model.
+        encoder, key: what errors call it, and its key in the configuration.
+        encode: gives vectors.
+
+    Raises:
+        CheckpointError: a vector depends on what the files lack.
+    """
+    weights = dict(found.model.named_parameters())
+    made_up = [name for name in found.made_up if name in weights]
+    used = [
+        name
+        for name in found.made_up
+        if name not in weights and not name.endswith("num_batches_tracked")
+    ]
+    if made_up:
+        with torch.enable_grad():
+            total = encode().sum()
+        gradients = torch.autograd.grad(
+            total, [weights[name] for name in made_up], allow_unused=True
+        )
+        used += [name for name, one in zip(made_up, gradients, strict=True) if one is not None]
+    if used:
+        raise CheckpointError(
+            f"{key}: '{encoder}' is no whole {type(found.model).__name__}: its files lack "
+            f"{named(sorted(used))}, or hold them in another shape than config.json says, and its "
+            "vectors would depend on random numbers in their place. Copy it again with all its "
+            "files, or choose another encoder."
+        )
 
 
 def _loaded(load: Callable[..., Any], encoder: str, key: str, **options: Any) -> Any:
     try:
         return load(encoder, **options)
     except DAMAGE as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CheckpointError(
-            f"{key}: '{encoder}' cannot be loaded ({reason}). Expected a Hugging Face model, by "
-            "name or folder, with all its files."
+            f"{key}: '{encoder}' cannot be loaded ({first_line(error)}). Expected a Hugging Face "
+            "model, by name or folder, with all its files."
         ) from error
 
 

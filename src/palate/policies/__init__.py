@@ -69,7 +69,8 @@ def _loaded(path: str | Path, engine: Engine | None) -> Policy:
         if engine is not None:
             raise ConfigError(f"engine='{engine}': {path} is a {kind} policy. Leave engine out.")
         return KINDS[kind](Path(path))
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+    files = ("config.json", "adapter_config.json")
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in files):
         raise CheckpointError(
             f"{path} holds no policy (neither palate.json nor config.json). Give a stage's folder, "
             "such as runs/demo/aligned."

@@ -20,6 +20,7 @@ from palate.policies.language.adapters import (
 )
 from palate.policies.language.beam import beam_search
 from palate.policies.language.catalogue import catalogue_log_probs
+from palate.policies.language.causality import check_reads_forward
 from palate.policies.language.chat import Chat, chat_of
 from palate.policies.language.engine import Engine, engine_for
 from palate.policies.language.folder import read_policy, write_policy
@@ -30,8 +31,9 @@ from palate.policies.language.prompters import (
     prompter_for,
     shortened,
     tokenizer_of,
+    warn_of_titles,
 )
-from palate.policies.language.prompts import Tokens, read_templates
+from palate.policies.language.prompts import Tokens, need_tokens, read_templates
 from palate.policies.language.ranking import (
     ENOUGH_BEAMS,
     Allowed,
@@ -42,6 +44,8 @@ from palate.policies.language.ranking import (
     legal_items,
 )
 from palate.policies.language.reading import token_log_probs
+from palate.policies.language.titles import check_texts
+from palate.policies.language.vocabulary import embedded_tokens, padding_token
 from palate.policies.language.weights import (
     check_quantizable,
     check_quantization,
@@ -109,9 +113,14 @@ class LanguagePolicy:
         self.stages = tuple(stages)
         self.chat = chat
         limit = longest_input(model.config)
-        self.prompter = prompter_for(tokenizer, items, prompts, max_history, limit, seed, chat)
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        known = embedded_tokens(model)
+        self.prompter = prompter_for(
+            tokenizer, items, prompts, max_history, limit, seed, chat, known
+        )
+        self.pad = padding_token(tokenizer, known, self.prompter.end)
+        warn_of_titles(self.prompter, items)
         self._tries = KeptTrie()
+        check_reads_forward(model, self.prompter.sample_text, self.prompter.end)
         fixed = (self.prompter.end, self.pad)
         self.engine: Engine = engine_for(model, engine, self._score_batch, *fixed)
 
@@ -214,6 +223,8 @@ class LanguagePolicy:
     def history_windows(self, history: History) -> list[History]:
         """See `Policy.history_windows`; a window holds three times what a prompt does, so that
         later targets see at least a prompt's worth, and no more than the model can read."""
+        if not self.prompter.always_opens:  # nothing foretells the first item
+            history = history._replace(first_target=max(history.first_target, 1))
         return windows(
             history, 3 * self.max_history, self.max_history, self.prompter.fitting_after_opening
         )
@@ -248,9 +259,11 @@ class LanguagePolicy:
         """Token ids of a context's prompt; a template with candidates shows those of the context,
         or else the scored ones in an order named by the context."""
         if context.first_read is not None:
-            return self.prompter.prompt_from(context.history, context.first_read, context.user_id)
-        shown = self.prompter.shown(context, item_ids)
-        return self.prompter.prompt(context.history, context.context_id, shown, context.text)
+            found = self.prompter.prompt_from(context.history, context.first_read, context.user_id)
+        else:
+            shown = self.prompter.shown(context, item_ids)
+            found = self.prompter.prompt(context.history, context.context_id, shown, context.text)
+        return need_tokens(found, f"the prompt of context {context.context_id}")
 
     def shortened(self, contexts: ContextSet) -> tuple[int, int]:
         """How many contexts' prompts lose items because the model reads no more, and how many
@@ -276,6 +289,9 @@ class LanguagePolicy:
         """See `Policy.collate_histories`; for prompts that only grow at their end."""
         prompter = self.prompter
         openings = [prompter.opening(one.items) for one in histories]
+        for one, opening in zip(histories, openings, strict=True):
+            if one.first_target == 0:
+                need_tokens(opening, "the text before a history")
         titles = [[prompter.title_tokens[item] for item in one.items] for one in histories]
         firsts = [one.first_target for one in histories]
         batch = layouts.lay_histories(
@@ -309,12 +325,26 @@ class LanguagePolicy:
             prompts: B texts, each ending with the line break that titles follow, or with a chat
                 the user's messages; a begin token and the chat template are put around each.
             titles: for each prompt its candidates; shorter rows are padded with 0.
+
+        Raises:
+            DataError: they are of another number, no texts, or become no tokens, or tokens that
+                the model lacks.
         """
         prompter = self.prompter
-        tokens = [prompter.tokenize_prompt(prompt) for prompt in prompts]
-        width = max(map(len, titles))
+        prompts = check_texts(prompts, "prompts")
+        if len(titles) != len(prompts) or not prompts:
+            raise DataError(
+                f"score_texts: found {len(prompts)} prompts and {len(titles)} lists of titles. "
+                "Expected one list for each prompt, and at least one."
+            )
+        tokens = [
+            need_tokens(prompter.tokenize_prompt(prompt), f"prompts[{row}]")
+            for row, prompt in enumerate(prompts)
+        ]
+        found = [prompter.tokenize_titles(own, f"titles[{row}]") for row, own in enumerate(titles)]
+        width = max(map(len, found))
         answers: list[list[layouts.Answer]] = [
-            [*prompter.tokenize_titles(row), *[None] * (width - len(row))] for row in titles
+            [*own, *[None] * (width - len(own))] for own in found
         ]
         return self._score_batch(self._lay(tokens, answers))
 

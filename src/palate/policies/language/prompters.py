@@ -1,5 +1,6 @@
 """The prompts of a policy without its weights: from its folder, or before it is made."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from palate.data.contexts import ContextSet
-from palate.errors import CheckpointError
+from palate.errors import CheckpointError, DataWarning
+from palate.loading import DAMAGE, first_line
+from palate.policies.language.base_models import base_of, check_kind
 from palate.policies.language.chat import Chat, chat_of
 from palate.policies.language.from_scratch import MAX_TOKENS, SIZES, train_tokenizer
 from palate.policies.language.prompts import Prompter, Template, parse_templates, read_templates
+from palate.policies.language.titles import (
+    names_of,
+    titles_of,
+    warning_of_alike,
+    warning_of_renamed,
+)
+from palate.policies.language.weights import read_tokenizer
 from palate.policies.settings import read_settings
 
 NO_LIMIT = 2**31
@@ -27,6 +37,7 @@ def prompter_for(
     limit: int,
     seed: int,
     chat: Chat | None = None,
+    vocabulary: int | None = None,
 ) -> Prompter:
     """A prompter that leaves room for the longest title behind every prompt.
 
@@ -38,12 +49,40 @@ def prompter_for(
         limit: tokens the model reads.
         seed: names the choice of templates.
         chat: what a chat template puts around prompts; None for none.
+        vocabulary: tokens that the model has embeddings of; None where there is no model.
+
+    Raises:
+        DataError: titles are no texts, or become no tokens, or tokens that the model lacks.
+        ConfigError: the model lacks the begin or the end token.
     """
-    titles = [] if items is None else [str(t) for t in items["title"].to_pylist()]
+    titles, names = ([], []) if items is None else (titles_of(items), names_of(items))
     templates = parse_templates(prompts, "prompts")
-    prompter = Prompter(tokenizer, templates, titles, max_history, limit, seed=seed, chat=chat)
+    prompter = Prompter(
+        tokenizer,
+        templates,
+        titles,
+        max_history,
+        limit,
+        seed=seed,
+        chat=chat,
+        names=names,
+        vocabulary=vocabulary,
+    )
     prompter.max_tokens -= max((len(tokens) for tokens in prompter.title_tokens), default=0)
     return prompter
+
+
+def warn_of_titles(prompter: Prompter, items: pa.Table | None) -> None:
+    """Say which items' titles became no token, and which became the same tokens."""
+    if items is None:
+        return
+    titles, names = titles_of(items), names_of(items)
+    said = [
+        warning_of_renamed(prompter.renamed, titles, names),
+        warning_of_alike(prompter.title_tokens, titles, names, prompter.max_title_tokens),
+    ]
+    for text in filter(None, said):
+        warnings.warn(text, DataWarning, stacklevel=2)
 
 
 def saved_prompter(folder: Path) -> Prompter:
@@ -94,9 +133,11 @@ def new_prompter(
 def unlimited_prompter(items: pa.Table, prompts: str, max_history: int, seed: int) -> Prompter:
     """A prompter for no model in particular: no title is cut, and no prompt for want of room."""
     _, templates = read_templates(prompts)
-    titles = [str(title) for title in items["title"].to_pylist()]
     tokenizer = tokenizer_of("tiny", items, templates)
-    return Prompter(tokenizer, templates, titles, max_history, NO_LIMIT, NO_LIMIT, seed)
+    titles, names = titles_of(items), names_of(items)
+    return Prompter(
+        tokenizer, templates, titles, max_history, NO_LIMIT, NO_LIMIT, seed, names=names
+    )
 
 
 def read_saved(folder: Path) -> tuple[dict[str, Any], pa.Table, str]:
@@ -126,7 +167,7 @@ def saved_chat(settings: dict[str, Any]) -> Chat | None:
 def tokenizer_of(base: str, items: pa.Table, templates: Sequence[Template]) -> Any:
     """The tokenizer of a model made from scratch, trained on titles and templates."""
     pieces = [piece for template in templates for piece in template.pieces]
-    texts = [*(str(t) for t in items["title"].to_pylist()), *pieces]
+    texts = [*titles_of(items), *pieces]
     return train_tokenizer(texts, SIZES[base].vocabulary)
 
 
@@ -159,11 +200,11 @@ def shortened(prompter: Prompter, contexts: ContextSet) -> tuple[int, int]:
 def _pretrained(model: str, tokenizer: str) -> tuple[Any, int]:
     """A tokenizer, and the tokens that its model reads."""
     try:
-        config = AutoConfig.from_pretrained(model)
-        return AutoTokenizer.from_pretrained(tokenizer), longest_input(config)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        config = AutoConfig.from_pretrained(base_of(model))
+        check_kind(config, model)
+        return read_tokenizer(tokenizer), longest_input(config)
+    except DAMAGE as error:
         raise CheckpointError(
-            f"no tokenizer and configuration could be loaded from '{model}' ({first_line}). "
+            f"no tokenizer and configuration could be loaded from '{model}' ({first_line(error)}). "
             f"Expected {', '.join(SIZES)}, a folder with config.json, or a hub name."
         ) from error

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.data.contexts import Context
-from palate.errors import DataError
+from palate.errors import ConfigError, DataError
 from palate.policies.language.chat import Chat, end_token
 from palate.policies.language.templates import (
     BUILT_IN,
@@ -29,6 +29,7 @@ from palate.policies.language.templates import (
     read_templates,
 )
 from palate.policies.language.text_tokens import BREAK, WORD, TextTokens, Tokens
+from palate.policies.language.titles import check_texts
 from palate.randomness import integers, permutation, random_bits
 
 __all__ = [
@@ -39,11 +40,14 @@ __all__ = [
     "Prompter",
     "Template",
     "Tokens",
+    "need_tokens",
     "one_line",
     "parse_templates",
     "read_templates",
 ]
 
+SAMPLE = 16
+"""Tokens that a model is tried with."""
 Line = tuple[str, Tokens]
 """A title or an utterance, as text and as tokens."""
 
@@ -55,11 +59,17 @@ class Prompter:
         tokenizer: a Hugging Face tokenizer with an end token (or a `chat` that has one).
         templates: the templates, of which each context gets one by (seed, context id).
         titles: title of each item, in item order.
+        names: what each item is called where its title becomes no token; None where none may.
         max_history: most recent items a prompt may hold.
         max_tokens: longest prompt; older items are left out, whole, to keep it.
         max_title_tokens: longer titles are cut to this many tokens.
         seed: names the choice of templates and the order of candidates.
         chat: what a chat template puts around prompts; None for none.
+        vocabulary: tokens that the model has embeddings of; None where there is no model.
+
+    Raises:
+        DataError: words or titles hold a token that the model lacks, or a title becomes no token.
+        ConfigError: the begin or the end token is one that the model lacks.
 
     Attributes:
         title_tokens: of each item's title as an answer.
@@ -67,6 +77,7 @@ class Prompter:
             an answer follows other than a line break.
         begin: what stands before every prompt: the begin token, where no chat brings it itself.
         end: the token that ends an answer.
+        renamed: the items whose titles became no token and were replaced by their names.
     """
 
     def __init__(
@@ -79,6 +90,8 @@ class Prompter:
         max_title_tokens: int = 64,
         seed: int = 0,
         chat: Chat | None = None,
+        names: Sequence[str] | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
@@ -88,7 +101,7 @@ class Prompter:
         self.max_title_tokens = max_title_tokens
         self.seed = seed
         self.end = end_token(tokenizer) if chat is None else chat.end
-        self._tokens = TextTokens(tokenizer)
+        self._tokens = TextTokens(tokenizer, vocabulary)
         begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         if (
             chat is not None
@@ -97,11 +110,13 @@ class Prompter:
         ):
             begin = []
         self.begin = np.asarray(begin, np.int64)
+        self._check_marks(vocabulary)
         self.break_tokens = self._tokens.break_tokens
         self._own_words = {template: self._words_of(template) for template in self.templates}
         texts = [one_line(title) for title in titles]
         listed = self._listed(texts)
         self.title_tokens = self._as_answers(texts, listed)
+        self.renamed = self._rename(texts, listed, names)
         self.lines = [self._line(text, tokens) for text, tokens in zip(texts, listed, strict=True)]
 
     @property
@@ -109,14 +124,37 @@ class Prompter:
         """Whether prompts show the candidates."""
         return CANDIDATES in self.templates[0].pieces
 
-    def tokenize_titles(self, titles: Sequence[str]) -> list[Tokens]:
-        """Tokens of each title as an answer, without special tokens."""
-        texts = [one_line(title) for title in titles]
-        return self._as_answers(texts, self._listed(texts))
+    def tokenize_titles(self, titles: Sequence[str], where: str = "titles") -> list[Tokens]:
+        """Tokens of each title as an answer, without special tokens.
+
+        Raises:
+            DataError: one is no text, or becomes no token; `where` is what errors call them.
+        """
+        texts = [one_line(title) for title in check_texts(titles, where)]
+        found = self._as_answers(texts, self._listed(texts))
+        for place, tokens in enumerate(found):
+            if not len(tokens):
+                raise DataError(
+                    f"{where}[{place}], {titles[place]!r}, becomes no token with this tokenizer, "
+                    "so it has no probability. Leave it out, or write it otherwise."
+                )
+        return found
+
+    @property
+    def sample_text(self) -> Tokens:
+        """Some tokens of a prompt's own words and of a title, at least two, to try a model with."""
+        words = self._own_words[self.templates[0]]
+        found = np.concatenate([self.begin, *words, *self.title_tokens[:1]])[:SAMPLE]
+        return found if len(found) > 1 else np.append(found, [self.end] * 2)
 
     def tokenize_prompt(self, text: str) -> Tokens:
         """Token ids of a prompt given as text, such as `prompt_text` gives; with a chat, the user's
-        message. Lines that are titles of the catalogue have the tokens these have in any prompt."""
+        message. Lines that are titles of the catalogue have the tokens these have in any prompt.
+
+        Raises:
+            DataError: it is no text.
+        """
+        check_texts([text], "prompts")
         words, tail = (self.chat.head, self.chat.tail) if self.chat else ("", "")
         message = text.removesuffix(BREAK) if self.chat else text
         parts: list[Tokens] = []
@@ -278,6 +316,12 @@ class Prompter:
         name = int(random_bits(self.seed, history.sum(), len(history)) >> np.uint64(32))
         return np.concatenate([self.begin, *self._own_words[self.template_of(name)][:-2]])
 
+    @property
+    def always_opens(self) -> bool:
+        """Whether every text before a history that is learnt whole has a token."""
+        openings = (sum(map(len, self._own_words[one][:-2])) for one in self.templates)
+        return len(self.begin) + min(openings) > 0
+
     def own_length(self, template: Template) -> int:
         """Tokens of a template's own words."""
         return sum(map(len, self._own_words[template]))
@@ -303,6 +347,48 @@ class Prompter:
         to every title where a line break is a space, with which the title's tokens begin."""
         is_asking = is_last and self.chat is not None
         return self._tokens.words(piece, is_first, is_asking or not self._tokens.keeps_breaks)
+
+    def _check_marks(self, vocabulary: int | None) -> None:
+        marks = {"begin": self.begin, "end": [self.end]}
+        for name, tokens in marks.items():
+            for token in tokens:
+                if vocabulary is not None and token >= vocabulary:
+                    raise ConfigError(
+                        f"policy.base: the tokenizer's {name} token is {token:,} "
+                        f"({self.tokenizer.convert_ids_to_tokens(int(token))!r}), but the model "
+                        f"has embeddings of {vocabulary:,} tokens. Call "
+                        "model.resize_token_embeddings(len(tokenizer)) and save both again."
+                    )
+
+    def _rename(
+        self, texts: list[str], listed: list[Tokens], names: Sequence[str] | None
+    ) -> list[int]:
+        """Put an item's name in place of a title that becomes no token; the items it was done to.
+
+        Nothing could be read of such an item in a prompt, and as an answer it would be the end
+        token alone.
+        """
+        answers = self.title_tokens
+        empty = [
+            item for item in range(len(texts)) if not (len(listed[item]) and len(answers[item]))
+        ]
+        if not empty:
+            return empty
+        if names is not None:
+            shown = [names[item] for item in empty]
+            lines = self._listed(shown)
+            for item, text, line, answer in zip(
+                empty, shown, lines, self._as_answers(shown, lines), strict=True
+            ):
+                texts[item], listed[item], answers[item] = text, line, answer
+        for item in empty:
+            if not (len(listed[item]) and len(answers[item])):
+                raise DataError(
+                    f"titles: '{texts[item]}', that of item {item}, becomes no token "
+                    f"with this tokenizer, and so do {len(empty) - 1:,} others. Use a model whose "
+                    "tokenizer knows their characters, or give these items other titles."
+                )
+        return empty
 
     def _listed(self, texts: Sequence[str]) -> list[Tokens]:
         return [tokens[: self.max_title_tokens] for tokens in self._tokens.lines(texts)]
@@ -340,6 +426,20 @@ class Prompter:
     @cached_property
     def _known_lines(self) -> dict[str, Tokens]:
         return dict(self.lines)
+
+
+def need_tokens(prompt: Tokens, name: str) -> Tokens:
+    """The prompt, of which a title's first token is read.
+
+    Raises:
+        DataError: it has no token; `name` is what the error calls it.
+    """
+    if not len(prompt):
+        raise DataError(
+            f"{name} has no token, so nothing foretells the title behind it, as this tokenizer has "
+            "no begin token. Put words before it: --set policy.prompts=history."
+        )
+    return prompt
 
 
 def one_line(title: str) -> str:

@@ -8,10 +8,12 @@ text are taken off.
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+
+from palate.errors import DataError
 
 Tokens = NDArray[np.int64]
 
@@ -25,10 +27,12 @@ class TextTokens:
 
     Args:
         tokenizer: a Hugging Face tokenizer.
+        vocabulary: tokens that the model has embeddings of; None where there is no model.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, vocabulary: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
         added = getattr(tokenizer, "added_tokens_decoder", {})
         special = {str(token) for token in added.values() if token.special}
         names = {*special, *map(str, tokenizer.all_special_tokens)}
@@ -48,11 +52,45 @@ class TextTokens:
         """A line break between two lines; none where it is a part of what follows it."""
 
     def alone(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokens of whole texts; the names of special tokens become those tokens."""
+        """Tokens of whole texts; the names of special tokens become those tokens.
+
+        Raises:
+            DataError: a text has a character that the tokenizer has no token for, not even one for
+                unknown ones, or a token that the model has no embedding of.
+        """
         if not texts:
             return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [np.asarray(tokens, np.int64) for tokens in encoded]
+        try:
+            encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+            found = [np.asarray(tokens, np.int64) for tokens in encoded]
+        except Exception as error:
+            # what tokenizers raise in Rust is a bare Exception; a None among tokens is a TypeError
+            if type(error) not in (Exception, TypeError):
+                raise
+            if len(texts) > 1:
+                return [tokens for text in texts for tokens in self.alone([text])]
+            text = _short(texts[0].removeprefix(WORD + BREAK))
+            raise DataError(
+                f"the tokenizer has no tokens for {text}, nor one for unknown "
+                f"characters ({str(error).splitlines()[0]}). Give it an unk_token, or leave such "
+                "characters out."
+            ) from error
+        limit = self.vocabulary
+        if limit is not None and np.concatenate(found).max(initial=0) >= limit:
+            at_fault = next(
+                index for index, tokens in enumerate(found) if tokens.max(initial=0) >= limit
+            )
+            self._refuse(texts[at_fault], int(found[at_fault].max()))
+        return found
+
+    def _refuse(self, text: str, token: int) -> NoReturn:
+        raise DataError(
+            f"{_short(text.removeprefix(WORD + BREAK))} holds token {token:,} "
+            f"({self.tokenizer.convert_ids_to_tokens(token)!r}), but the model has embeddings of "
+            f"{self.vocabulary:,} tokens, 0 to {(self.vocabulary or 0) - 1:,}. The tokenizer is "
+            "another model's, or was widened alone: call model.resize_token_embeddings("
+            "len(tokenizer)) and save both again."
+        )
 
     def stem(self, text: str) -> Tokens:
         """Tokens of a text without the spaces at its end, which belong to what follows."""
@@ -101,3 +139,7 @@ class TextTokens:
         if np.array_equal(whole[: len(start)], start):
             return whole[len(start) :]
         return self.stem(piece) if is_followed else self.alone([piece])[0]
+
+
+def _short(text: str, longest: int = 60) -> str:
+    return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")

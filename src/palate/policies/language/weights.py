@@ -1,6 +1,7 @@
 """Weights of language models from elsewhere: in 32 bits or 4, and the files of their adapters."""
 
 import copy
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import get_peft_model_state_dict, prepare_model_for_kbit_training
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoTokenizer, BitsAndBytesConfig
 
-from palate.errors import CheckpointError, ConfigError
+from palate.errors import CheckpointError, ConfigError, DataWarning
+from palate.loading import DAMAGE, first_line, named
+from palate.policies.language.base_models import base_of, last_line, whole_model
 from palate.policies.language.from_scratch import SIZES
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -24,27 +26,37 @@ def pretrained(name: str, tokenizer: str | None = None, quantize: bool = False) 
     """A causal language model and its tokenizer.
 
     Args:
-        name: a folder or a hub name.
+        name: a folder or a hub name, of a model or of an adapter that peft wrote.
         tokenizer: where the tokenizer is, if elsewhere.
         quantize: hold the model's linear layers in 4 bits.
 
     Raises:
-        CheckpointError: there is no such model or tokenizer.
+        CheckpointError: there is no such model or tokenizer, it is of another kind, or not whole.
         ConfigError: 4-bit weights cannot be had.
     """
     if Path(name).is_dir():
         name = str(Path(name).resolve())  # the model remembers where it is from
     try:
-        tokens = AutoTokenizer.from_pretrained(tokenizer or name)
+        tokens = read_tokenizer(tokenizer or name)
         if quantize:
             return _four_bit(name), tokens
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), tokens
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        return whole_model(name, dtype=torch.float32), tokens
+    except DAMAGE as error:
         raise CheckpointError(
-            f"no causal language model could be loaded from '{name}' ({first_line}). Expected "
-            f"{', '.join(SIZES)}, a folder with config.json and safetensors, or a hub name."
+            f"no causal language model could be loaded from '{name}' ({first_line(error)}). "
+            f"Expected {', '.join(SIZES)}, a folder with config.json and safetensors, or a hub "
+            "name."
         ) from error
+
+
+def read_tokenizer(name: str) -> Any:
+    """The tokenizer in a folder or of a hub name; for an adapter without one, its base model's."""
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except DAMAGE:
+        if (base := base_of(name)) == name:
+            raise
+        return AutoTokenizer.from_pretrained(base)
 
 
 def check_quantization(device: torch.device) -> None:
@@ -109,14 +121,22 @@ def read_adapter(model: Any, name: str, folder: Path) -> None:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise CheckpointError(f"{folder} holds no {ADAPTER_WEIGHTS}; train or copy it again.")
     try:
-        missing = model.load_adapter(str(folder), name, torch_device="cpu").missing_keys
-    except (RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"{folder} does not fit its base model ({reason}).") from error
-    if missing:
+        found = model.load_adapter(str(folder), name, torch_device="cpu")
+    except DAMAGE as error:
         raise CheckpointError(
-            f"{folder} does not fit its base model ({missing[0]} and {len(missing) - 1} others "
-            "are missing)."
+            f"{folder} does not fit its base model ({last_line(error)}). Train or copy both again."
+        ) from error
+    if found.missing_keys:
+        raise CheckpointError(
+            f"{folder} does not fit its base model: it lacks {named(found.missing_keys)}. Train or "
+            "copy both again."
+        )
+    if found.unexpected_keys:
+        warnings.warn(
+            f"{folder}: its base model has no place for {len(found.unexpected_keys):,} of its "
+            f"tensors ({named(sorted(found.unexpected_keys))}); they are left out.",
+            DataWarning,
+            stacklevel=2,
         )
 
 
@@ -135,8 +155,6 @@ def _four_bit(name: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=product,
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        name, dtype=torch.float32, quantization_config=how, device_map={"": device}
-    )
+    model = whole_model(name, dtype=torch.float32, quantization_config=how, device_map={"": device})
     again = {"use_reentrant": False}
     return prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=again)

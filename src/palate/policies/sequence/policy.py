@@ -1,5 +1,6 @@
 """A sequence model as a policy: an item is a symbol, and one pass scores the whole catalogue."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from palate.data.contexts import Context, History, Ids
-from palate.errors import CheckpointError, ConfigError
+from palate.errors import CheckpointError, ConfigError, DataWarning
 from palate.files import write_json
 from palate.item_vectors import ItemVectors
 from palate.item_vectors.vector_files import source_ids
+from palate.loading import DAMAGE, first_line, loaded, named
 from palate.policies.policy import (
     Batch,
     Ranking,
@@ -104,20 +105,25 @@ class SequencePolicy:
         read_settings(folder, cls.kind)
         try:
             items = pq.read_table(folder / "items.parquet")
-            loaded: Any = SequenceModel.from_pretrained(folder, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # missing, cut, other
+            found = loaded(SequenceModel.from_pretrained, folder)
+        except DAMAGE as error:
             raise CheckpointError(
-                f"{folder} holds no whole policy ({str(error).splitlines()[0]}). Expected "
-                "palate.json, items.parquet, config.json and model.safetensors; train or copy it "
-                "again."
+                f"{folder} holds no whole policy ({first_line(error)}). Expected palate.json, "
+                "items.parquet, config.json and model.safetensors; train or copy it again."
             ) from error
-        model, found = loaded
-        if missing := sorted(found["missing_keys"]):  # transformers makes them up
+        if found.fault is not None:
             raise CheckpointError(
-                f"{folder} lacks {missing[0]} and {len(missing) - 1:,} more weights of a sequence "
-                "policy. Give the folder of a whole one, or train it again."
+                f"{folder} holds no whole policy: its files {found.fault}, which would be filled "
+                "at random. Give the folder of a whole one, or train it again."
             )
-        return cls(model, items)
+        if found.extra:
+            warnings.warn(
+                f"{folder}: its model has no place for {len(found.extra):,} of the tensors in its "
+                f"files ({named(found.extra)}); they are left out.",
+                DataWarning,
+                stacklevel=2,
+            )
+        return cls(found.model, items)
 
     def save(self, folder: Path) -> None:
         """Write weights and items to a folder."""
