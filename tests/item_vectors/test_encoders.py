@@ -1,11 +1,15 @@
 """Encoders of every make, tiny and random: a batch gives what each text or image gives alone."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
+from conftest import shared
 from item_vectors.small_models import (
     IMAGE_MODELS,
     TEXT_MODELS,
@@ -104,6 +108,74 @@ def test_a_pooler_that_was_never_trained_is_not_used(tmp_path):
     model.pooler.dense.weight.data.mul_(3)
     model.save_pretrained(folder)
     assert (encode_images([file], str(folder), "cpu") == one).all()
+
+
+def without(folder, *parts):
+    """The folder of an encoder after the tensors were taken out whose names hold some parts."""
+    file = folder / "model.safetensors"
+    tensors = {k: v for k, v in load_file(file).items() if not any(part in k for part in parts)}
+    save_file(tensors, file, metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unused"),
+    [("bert", "pooler"), ("roberta", "pooler"), ("t5", "decoder"), ("clip", "vision")],
+)
+def test_a_text_encoder_may_lack_what_its_vectors_do_not_pass_through(tmp_path, kind, unused):
+    folder = saved_text_encoder(kind, tmp_path)
+    whole = encode_texts(TEXTS, str(folder), "cpu")[1]
+    assert any(unused in name for name in load_file(folder / "model.safetensors"))
+    np.testing.assert_array_equal(encode_texts(TEXTS, without(folder, unused), "cpu")[1], whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "used"),
+    [
+        ("bert", "layer.1.attention.self.query.weight"),
+        ("roberta", "embeddings.position_embeddings.weight"),
+        ("llama", "layers.1.mlp.up_proj.weight"),
+        ("t5", "encoder.block.1.layer.0.layer_norm.weight"),
+        ("clip", "text_projection.weight"),
+    ],
+)
+def test_a_text_encoder_that_lacks_what_its_vectors_depend_on_is_refused(tmp_path, kind, used):
+    folder = without(saved_text_encoder(kind, tmp_path), used)
+    with pytest.raises(CheckpointError, match=rf"text\.encoder: .*its files lack \S*{used}"):
+        encode_texts(TEXTS, folder, "cpu")
+
+
+def test_tensors_of_another_shape_are_as_bad_as_missing_ones(tmp_path):
+    folder = saved_text_encoder("bert", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 20}))
+    with pytest.raises(CheckpointError, match=r"lack .*intermediate\.dense\.bias.* another shape"):
+        encode_texts(TEXTS, str(folder), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "unused", "used"),
+    [
+        ("vit", "pooler", "layernorm.bias"),
+        ("resnet", "num_batches_tracked", "running_mean"),
+        ("clip", "text_model", "visual_projection.weight"),
+        ("siglip", "text_model", "head.probe"),
+    ],
+)
+def test_image_encoders_too(tmp_path, kind, unused, used):
+    folder = saved_image_encoder(kind, tmp_path / "model")
+    file = image(tmp_path / "1.png", (255, 90, 0))
+    whole = encode_images([file], str(folder), "cpu")
+    assert any(unused in name for name in load_file(folder / "model.safetensors"))
+    np.testing.assert_array_equal(encode_images([file], without(folder, unused), "cpu"), whole)
+    assert any(used in name for name in load_file(folder / "model.safetensors"))
+    with pytest.raises(CheckpointError, match=rf"image\.encoder: .*its files lack \S*{used}"):
+        encode_images([file], without(folder, used), "cpu")
+
+
+def test_a_real_encoder_is_whole():
+    folder = shared("models/all-minilm-l6-v2")
+    assert encode_texts(["red moon"], str(folder), "cpu")[1].shape == (1, 384)
 
 
 @pytest.mark.parametrize("cut", [0, 9, 40])

@@ -15,7 +15,7 @@ from palate.data.contexts import Context, History
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared
 from palate.data.sources.movielens import movielens
-from palate.errors import ConfigError, DataError
+from palate.errors import ConfigError, DataError, DataWarning
 from palate.policies import PADDING_ITEM, LanguagePolicy
 from palate.policies.language import beam, catalogue
 from palate.policies.language.item_trie import ItemTrie, KeptTrie
@@ -88,14 +88,15 @@ def any_policy(request, small_data, small_policy):
     repeats some: items 3 and 4 have the title of item 2, that of item 5 goes on behind it."""
     names = small_data.titles()
     names[3:6] = [names[2], names[2], f"{names[2]} {names[6]}"]
-    return LanguagePolicy(
-        model_of(CONFIGS[request.param]),
-        small_policy.tokenizer,
-        pa.table({"title": names}),
-        small_policy.prompts,
-        max_history=5,
-        engine="tree",
-    )
+    with pytest.warns(DataWarning, match=r"3 of \d+ items have the same tokens as another one"):
+        return LanguagePolicy(
+            model_of(CONFIGS[request.param]),
+            small_policy.tokenizer,
+            pa.table({"title": names}),
+            small_policy.prompts,
+            max_history=5,
+            engine="tree",
+        )
 
 
 def test_every_architecture_ranks_the_catalogue_alike(any_policy, small_data, monkeypatch):

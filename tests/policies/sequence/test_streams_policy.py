@@ -253,7 +253,9 @@ def test_a_checkpoint_without_some_weights_is_refused(policy, tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     del weights["streams.text.encoder.positions.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lacks streams\.text\.encoder\.positions\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"its files lack streams\.text\.encoder\.positions\.weight"
+    ):
         load_policy(tmp_path)
 
 
