@@ -123,6 +123,21 @@ def test_what_people_agree_on_is_no_leak(size, tmp_path):
     assert found.verdict != "leak", noted(found)
 
 
+def test_the_persons_own_items_as_negatives_are_a_caution(tmp_path):
+    rows = rows_of(100, False, 5)
+    random = np.random.default_rng(0)
+    for row in rows[:94]:
+        others = [title for title in row["itemList"] if title != row["trueSelection"]]
+        row["itemList"][row["itemList"].index(others[0])] = str(random.choice(row["historyList"]))
+    found = by_name(audit(write_json(rows, tmp_path / "test.json")))
+    own = found["history items as negatives"]
+    assert (own.score, own.verdict) == (0.94, "caution")
+    assert (
+        by_name(audit(write_json(rows_of(100, False, 5), tmp_path / "a.json")))[own.probe].score
+        == 0
+    )
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A run that ended with its preparation, with the lists an evaluation draws."""

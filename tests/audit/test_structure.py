@@ -35,6 +35,12 @@ def test_liked_negatives_are_neither_answer_nor_history():
     assert structure.liked_negatives(given).tolist() == [False, True, False]
 
 
+def test_history_among_negatives_by_hand():
+    given = lists([[1, 2, 3], [1, 2, 3], [1, 2, -1]], [0, 0, 0], histories=[[2, 9], [1, 4], [5]])
+    assert structure.history_negatives(given).tolist() == [True, False, False]
+    assert structure.answers_in_history(given).tolist() == [False, True, False]
+
+
 def test_shared_windows_are_of_another_user_and_whole(tmp_path):
     rows = [(0, item, "train") for item in (1, 2, 3, 4, 5)]
     rows += [(1, item, "history") for item in (1, 2, 3)] + [(1, 4, "test")]

@@ -4,6 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from palate.evaluation.significance import bootstrap_interval
+
 Verdict = Literal["ok", "caution", "leak"]
 VERDICTS: tuple[Verdict, ...] = ("ok", "caution", "leak")
 LEAK_LIFT = 0.05
@@ -12,8 +17,8 @@ CAUTION_LIFT = 0.03
 """The same from which it is a caution."""
 NEVER = 2.0
 """A limit that no share reaches: such a probe gives no leak."""
-LEVEL = 0.05 / 7
-"""A lift counts where its p-value over persons is below this: 5 % shared by seven rules."""
+LEVEL = 0.05 / 10
+"""A lift counts where its p-value over persons is below this: 5 % shared by ten rules."""
 REDRAW_ERRORS = 5.0
 """… and where it is this many times as large as the score varies between redraws: a rule that
 learnt from few lists is lucky or not on all rows at once, which no test over persons sees."""
@@ -33,6 +38,8 @@ class Finding:
         found: what was found, for people.
         advice: what to do about it; empty when all is well.
         n: rows, items, users or interactions that were looked at.
+        copies_as_one: the interval over persons where those who are copies of one another (five
+            events or more, the same in the same order) count as one; None where there are none.
     """
 
     probe: str
@@ -46,6 +53,7 @@ class Finding:
     found: str
     advice: str
     n: int
+    copies_as_one: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,70 @@ class Audit:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Audit":
         """What `to_json` gave."""
-        findings = tuple(Finding(**one) for one in content["findings"])
+        findings = tuple(_finding(one) for one in content["findings"])
         return cls(content["subject"], findings, content["skipped"], content["lists"])
+
+
+def _finding(content: dict[str, Any]) -> Finding:
+    pair = content.get("copies_as_one")
+    return Finding(**{**content, "copies_as_one": None if pair is None else tuple(pair)})
+
+
+def interval_of_copies(
+    values: ArrayLike, persons: ArrayLike, copies: ArrayLike, seed: int
+) -> tuple[float, float] | None:
+    """95 % interval of a mean that resamples copies as one; None where nobody is a copy.
+
+    Args:
+        values: (C,) one per row.
+        persons: (C,) who is behind each.
+        copies: (C,) the same, with copies of one another under one number.
+        seed: names the draws.
+    """
+    if len(np.unique(persons)) == len(np.unique(copies)):
+        return None
+    return bootstrap_interval(values, copies, seed)[1:]
+
+
+def share_finding(
+    probe: str,
+    about: str,
+    values: ArrayLike,
+    persons: ArrayLike,
+    limits: tuple[float, float],
+    found: str,
+    advice: str,
+    seed: int,
+    null: float | None = None,
+    copies: ArrayLike | None = None,
+    less: ArrayLike = 0.0,
+) -> Finding:
+    """A finding on the mean of some values, its verdict from the two limits.
+
+    Args:
+        copies: whose each value is, copies as one; None where there are no persons.
+        less: what the values would be by chance, to be taken off before the limits are looked at.
+    """
+    share, low, high = bootstrap_interval(np.asarray(values, float), persons, seed)
+    chance = np.broadcast_to(np.asarray(less, float), np.shape(values))
+    beyond = low
+    if chance.any():
+        beyond = bootstrap_interval(np.asarray(values, float) - chance, persons, seed)[1]
+    verdict = verdict_on_share(beyond, *limits)
+    return Finding(
+        probe=probe,
+        about=about,
+        measure="share",
+        score=share,
+        low=low,
+        high=high,
+        null=null,
+        verdict=verdict,
+        found=found.format(share=per_cent(share)),
+        advice="" if verdict == "ok" else advice,
+        n=np.size(values),
+        copies_as_one=None if copies is None else interval_of_copies(values, persons, copies, seed),
+    )
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.audit.copies import alike_persons, alike_users
+from palate.audit.titles import plain
 from palate.data.contexts import Context, ContextSet, Ids
 from palate.evaluation.candidates import Candidates
 from palate.policies.policy import PADDING_ITEM
@@ -24,6 +26,8 @@ class Lists:
         positives: for each row the right answers of its context.
         known: for each row what its person is known to like at any time.
         times: (R,) Unix seconds of each row, or None without a clock.
+        copies: (R,) the persons, those who did the same in the same order as one; None: persons.
+        texts: the plain words before each answer, a space around; None where nothing was said.
     """
 
     item_ids: Ids
@@ -33,6 +37,8 @@ class Lists:
     positives: Sequence[Ids]
     known: Sequence[Ids]
     times: Ids | None
+    copies: Ids | None = None
+    texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.place)
@@ -41,6 +47,11 @@ class Lists:
     def answers(self) -> Ids:
         """(R,) the item that is right."""
         return self.item_ids[np.arange(len(self)), self.place]
+
+    @property
+    def clusters(self) -> Ids:
+        """(R,) who is behind each row, copies as one."""
+        return self.persons if self.copies is None else self.copies
 
     @property
     def filled(self) -> NDArray[np.bool_]:
@@ -58,6 +69,8 @@ class Lists:
             positives=[self.positives[row] for row in kept],
             known=[self.known[row] for row in kept],
             times=None if self.times is None else self.times[kept],
+            copies=None if self.copies is None else self.copies[kept],
+            texts=None if self.texts is None else [self.texts[row] for row in kept],
         )
 
     def sample(self, size: int, *keys: int | str) -> "Lists":
@@ -82,7 +95,9 @@ def lists_of(contexts: ContextSet, candidates: Candidates) -> Lists:
         own = slice(log.first_row[context.user_id], log.first_row[context.user_id + 1])
         liked.setdefault(person, []).append(log.items[own][log.levels[own] > 0])
     known = {person: np.unique(np.concatenate(items)) for person, items in liked.items()}
+    alike = alike_persons(persons, contexts.users, alike_users(log))
     rows = candidates.row.tolist()
+    texts = [f" {plain(every[row].text or '')} " for row in rows] if log.texts else None
     times = None if log.timestamps is None else log.timestamps[contexts.begins][candidates.row]
     return Lists(
         item_ids=candidates.item_ids,
@@ -92,6 +107,8 @@ def lists_of(contexts: ContextSet, candidates: Candidates) -> Lists:
         positives=[every[row].positives for row in rows],
         known=[known[persons[row]] for row in rows],
         times=times,
+        copies=np.array([alike[persons[row]] for row in rows], np.int64),
+        texts=texts,
     )
 
 

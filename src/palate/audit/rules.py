@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.audit.lists import Lists, among
-from palate.data.contexts import Ids
+from palate.audit.titles import Titles
+from palate.data.contexts import Ids, Interactions
 
 Scores = NDArray[np.float64]
 LAST_LISTS = 10
@@ -31,11 +32,15 @@ class Known:
         n_items: items in the catalogue.
         popularity: (items,) how often each was consumed in training; None without training data.
         first_seen: (items,) Unix seconds when each was first consumed; None without a clock.
+        titles: the titles of the catalogue; None where they are not known.
+        log: who consumed what; None where only lists are known.
     """
 
     n_items: int
     popularity: Ids | None = None
     first_seen: Ids | None = None
+    titles: Titles | None = None
+    log: Interactions | None = None
 
 
 Rule = Callable[[Lists, Lists, Known], Scores]
@@ -82,14 +87,14 @@ def popularity(fit: Lists, scored: Lists, known: Known) -> Scores:
         counts = np.bincount(np.concatenate(consumed), minlength=known.n_items)
         in_fit = counts[fit.item_ids] - _own_counts(fit, known.n_items)
         in_scored = counts[scored.item_ids]
-    rate = _answer_rates(_descending_ranks(in_fit, fit), fit, fit.item_ids.shape[1])
+    rate = answer_rates(_descending_ranks(in_fit, fit), fit, fit.item_ids.shape[1])
     ranks = _descending_ranks(in_scored, scored)
     return rate[np.minimum(ranks, len(rate) - 1)]
 
 
 def seen_as_answer(fit: Lists, scored: Lists, known: Known) -> Scores:
     """The candidate that was right in the largest part of the lists it stood in."""
-    return _answer_rates(fit.item_ids, fit, known.n_items)[scored.item_ids]
+    return answer_rates(fit.item_ids, fit, known.n_items)[scored.item_ids]
 
 
 def list_overlap(fit: Lists, scored: Lists, known: Known) -> Scores:
@@ -109,8 +114,8 @@ def list_overlap(fit: Lists, scored: Lists, known: Known) -> Scores:
 
 def history(fit: Lists, scored: Lists, known: Known) -> Scores:
     """A candidate from the history, or one from outside it, whichever answers are more often."""
-    rate = _answer_rates(_in_history(fit), fit, 2)
-    return rate[_in_history(scored)]
+    rate = answer_rates(_in_history(fit, known), fit, 2)
+    return rate[_in_history(scored, known)]
 
 
 def consumed_before(fit: Lists, scored: Lists, known: Known) -> Scores:
@@ -142,7 +147,7 @@ def _shared_items(item_ids: Ids, rows: Ids, fit: Lists, lists: Ids, known: Known
     return shared
 
 
-def _answer_rates(groups: Ids, fit: Lists, n_groups: int) -> Scores:
+def answer_rates(groups: Ids, fit: Lists, n_groups: int) -> Scores:
     """(groups,) share of the candidates of each group that were right; near chance where unseen."""
     size = fit.item_ids.shape[1]
     listed = np.bincount(groups[fit.filled], minlength=n_groups)
@@ -179,6 +184,12 @@ def _descending_ranks(values: Ids, lists: Lists) -> Ids:
     return ranks
 
 
-def _in_history(lists: Lists) -> Ids:
-    """(R, K) 1 where a candidate stands in the history of its row."""
-    return among(lists.item_ids, lists.histories).astype(np.int64)
+def _in_history(lists: Lists, known: Known) -> Ids:
+    """(R, K) 1 where a candidate stands in the history, or its title in the text, of its row."""
+    found = among(lists.item_ids, lists.histories)
+    if lists.texts is not None and known.titles is not None:
+        titles = known.titles.padded
+        for row, text in enumerate(lists.texts):
+            named = [titles[item] in text for item in lists.item_ids[row]]
+            found[row] |= np.array(named) & lists.filled[row]
+    return found.astype(np.int64)

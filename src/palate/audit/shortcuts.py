@@ -1,18 +1,28 @@
 """Shortcuts: how often a rule without a model finds the answer, against redrawn lists."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from palate.audit import rules
-from palate.audit.findings import Finding, per_cent, verdict_on_lift
+from palate.audit import rules, text_rules
+from palate.audit.findings import (
+    LEAK_LIFT,
+    Finding,
+    interval_of_copies,
+    per_cent,
+    verdict_on_lift,
+)
+from palate.audit.known_shortcuts import SHORTCUTS, Shortcut
 from palate.audit.lists import Lists, redraws
-from palate.audit.rules import Known, Rule, Scores, hits, pairs_won
+from palate.audit.retrieved import in_order_of_retrieval
+from palate.audit.rules import Known, Scores, hits, pairs_won
 from palate.audit.structure import liked_negatives
 from palate.evaluation.significance import bootstrap_interval, paired_difference
 from palate.randomness import integers
 
+TEXT_RULES = (text_rules.title_length, text_rules.title_form, text_rules.shared_words)
 FOLDS = 5
 REDRAWS = 8
 POPULARITY_WINS = 0.5
@@ -30,83 +40,21 @@ TASTE = 0.75
 """Share of the pairs of an answer and a negative up to which what a rule reads of the items may be
 what people like. Where 5,000 people ranked ten kinds of sushi, the kind that more people prefer
 wins 66 % of the pairs, and of jokes 62 %; negatives from other items than answers lose 90 %."""
+TASTE_GAINS = 0.3
+"""… and part of the way from the null to 1 up to which it may be; 0.22 in pairs of sushi."""
 BY_TASTE = (
     "Or people agree on what is better: then a prior for each item does as much. Compare with "
     "sft_continued and the popularity baseline, and print this score beside every result."
 )
+RETRIEVED = (
+    "The negatives stand in order, too, so this is a retriever's order, best first, and the score "
+    "its own. A model that sees places can copy it: shuffle the lists, and print the score as the "
+    "retriever's."
+)
+PRINT = "Print this score beside every result on these lists."
 POPULAR = (
     "Uniform negatives are so much rarer than answers that popularity wins most lists by itself. "
     "Judge by the catalogue, and print the popularity baseline beside every result."
-)
-
-
-@dataclass(frozen=True)
-class Shortcut:
-    """A rule with its words.
-
-    Attributes:
-        name: the probe.
-        rule: what chooses.
-        chooses: the choice, as the subject of a sentence.
-        means: what a leak says of the lists.
-        against_chance: whether the null is chance, not the redrawn lists, which share the fault.
-        by_taste: whether it reads of an item what people may like or dislike it for.
-    """
-
-    name: str
-    rule: Rule
-    chooses: str
-    means: str
-    against_chance: bool = False
-    by_taste: bool = False
-
-
-SHORTCUTS = (
-    Shortcut(
-        "position",
-        rules.position,
-        "the index that most often holds the answer",
-        "Answers stand at a fixed place.",
-    ),
-    Shortcut(
-        "position of the answer",
-        rules.position_of_answer,
-        "the candidate at the index where it last stood as an answer",
-        "The order of a list is a function of its answer.",
-    ),
-    Shortcut(
-        "popularity",
-        rules.popularity,
-        "the candidate at the place in popularity that answers usually hold",
-        "Negatives were chosen by their popularity.",
-        by_taste=True,
-    ),
-    Shortcut(
-        "seen as answer",
-        rules.seen_as_answer,
-        "the candidate that was right in the largest part of its lists",
-        "Answers and negatives come from different parts of the catalogue.",
-        by_taste=True,
-    ),
-    Shortcut(
-        "list overlap",
-        rules.list_overlap,
-        "the candidate whose earlier list as the answer shares most items with this one",
-        "The negatives of a list are a function of its answer.",
-    ),
-    Shortcut(
-        "answer in history",
-        rules.history,
-        "by whether a candidate stands in the history",
-        "Answers stand in the history where negatives do not, or the other way round.",
-        against_chance=True,
-    ),
-    Shortcut(
-        "items from the future",
-        rules.consumed_before,
-        "a candidate that someone had consumed before the moment",
-        "Negatives were taken from items that did not exist yet.",
-    ),
 )
 
 
@@ -133,23 +81,45 @@ def shortcuts(scored: Lists, earlier: Lists | None, known: Known, seed: int) -> 
         before = [*redraws(earlier, known.n_items, names, _bars_known(earlier))]
     drawn = list(zip(anew, before, strict=True))
     folds = _folds(scored, seed)
+    order = partial(in_order_of_retrieval, scored, known, seed)
     is_timed = known.first_seen is not None and scored.times is not None
-    applies = [one for one in SHORTCUTS if is_timed or one.rule is not rules.consumed_before]
-    found = [_finding(one, scored, earlier, drawn, folds, known, seed) for one in applies]
-    may_be_taste = all(
-        pairs < TASTE for one, (_, pairs) in zip(applies, found, strict=True) if one.by_taste
-    )
-    return [
-        _of_taste(one, finding) if one.by_taste and may_be_taste else finding
-        for one, (finding, _) in zip(applies, found, strict=True)
+    is_written = known.titles is not None
+    applies = [
+        one
+        for one in SHORTCUTS
+        if (is_timed or one.rule is not rules.consumed_before)
+        and (is_written or one.rule not in TEXT_RULES)
     ]
+    found = [_finding(one, scored, earlier, drawn, folds, known, seed) for one in applies]
+    leaks = [
+        is_beyond_taste
+        for one, (finding, is_beyond_taste) in zip(applies, found, strict=True)
+        if one.by_taste and finding.verdict == "leak"
+    ]
+    if not any(leaks):
+        found = [
+            (_of_taste(one, finding), beyond)
+            for one, (finding, beyond) in zip(applies, found, strict=True)
+        ]
+    return _of_retrieval({one.probe: one for one, _ in found}, order)
 
 
 def _of_taste(shortcut: Shortcut, finding: Finding) -> Finding:
-    """A leak as a caution, for what it reads of the items may be what people like."""
-    if finding.verdict != "leak":
+    """A leak as a caution, where what it reads of the items may be what people like."""
+    if not shortcut.by_taste or finding.verdict != "leak":
         return finding
     return replace(finding, verdict="caution", advice=f"{shortcut.means} {BY_TASTE}")
+
+
+def _of_retrieval(found: dict[str, Finding], in_order: Callable[[], bool]) -> list[Finding]:
+    """Leaks of position as cautions, where a retriever's order explains them."""
+    position, of_answer = found["position"], found["position of the answer"]
+    explained = [position] if position.verdict == "leak" else []
+    if of_answer.verdict == "leak" and of_answer.score < position.score + LEAK_LIFT:
+        explained.append(of_answer)
+    if position in explained and in_order():
+        found |= {one.probe: replace(one, verdict="caution", advice=RETRIEVED) for one in explained}
+    return list(found.values())
 
 
 def _finding(
@@ -160,8 +130,8 @@ def _finding(
     folds: Sequence[np.ndarray],
     known: Known,
     seed: int,
-) -> tuple[Finding, float]:
-    """What a rule finds, and the share of the pairs of answer and negative that it gets right."""
+) -> tuple[Finding, bool]:
+    """What a rule finds, and whether it is more than people's agreement on items explains."""
 
     def across(lists: Lists, before: Lists | None) -> Scores:
         assert before is not None
@@ -187,18 +157,24 @@ def _finding(
     )
     means = anew.mean(axis=1)
     error = means.std(ddof=1) * np.sqrt(1 + 1 / REDRAWS) if len(means) > 1 else 0.0
-    few = len(np.unique(scored.persons)) < FEW_PERSONS
-    units = np.arange(len(scored)) if few else scored.persons
+    few = len(np.unique(scored.clusters)) < FEW_PERSONS
+    rows = np.arange(len(scored))
+    persons, copies = (rows, rows) if few else (scored.persons, scored.clusters)
     p = max(
-        paired_difference(won, null, units, seed, draws=1, permutations=2000)["p"]
+        paired_difference(won, null, copies, seed, draws=1, permutations=2000)["p"]
         for null in (anew.mean(axis=0), chance)
     )
-    score, low, high = bootstrap_interval(won, units, seed)
+    score, low, high = bootstrap_interval(won, persons, seed)
+    as_one = interval_of_copies(won, persons, copies, seed)
     expected = float(means.mean())
     to_beat = max(expected, float(chance.mean()))
-    verdict = verdict_on_lift(score - to_beat, p, error) if low > to_beat else "ok"
-    advice = "" if verdict == "ok" else f"{shortcut.means} {REDRAW}"
+    is_beaten = min(low, as_one[0] if as_one else low) > to_beat
+    verdict = verdict_on_lift(score - to_beat, p, error) if is_beaten else "ok"
     room = (score - chance.mean()) / (1 - chance.mean())
+    advice = "" if verdict == "ok" else f"{shortcut.means} {REDRAW}"
+    if shortcut.cautions_from is not None:
+        is_much = verdict != "ok" and room >= shortcut.cautions_from
+        verdict, advice = ("caution", f"{shortcut.means} {PRINT}") if is_much else ("ok", "")
     if shortcut.rule is rules.popularity and room >= POPULARITY_WINS and verdict == "ok":
         verdict, advice = "caution", POPULAR
     against = "by chance" if shortcut.against_chance else "on redrawn lists"
@@ -215,8 +191,10 @@ def _finding(
         f"lists, {against} in {per_cent(expected)}.",
         advice=advice,
         n=len(won),
+        copies_as_one=as_one,
     )
-    return finding, pairs_won(scores, scored)
+    gained = (score - to_beat) / (1 - to_beat) if to_beat < 1 else 0.0
+    return finding, pairs_won(scores, scored) >= TASTE or gained >= TASTE_GAINS
 
 
 def _bars_known(lists: Lists) -> bool:

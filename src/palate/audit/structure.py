@@ -1,12 +1,12 @@
 """What lists, splits and logs hold that a score should not rest on: a flag or share per row."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palate.audit.lists import Lists, among
+from palate.audit.titles import plain
 from palate.data.contexts import ContextSet, Ids, Interactions
 from palate.policies.policy import PADDING_ITEM
 from palate.randomness import random_bits
@@ -20,8 +20,8 @@ LEAST_WINDOW = 3
 
 
 def plain_titles(titles: Sequence[str]) -> list[str]:
-    """Titles as a careless reader sees them: words and figures in lower case."""
-    return [" ".join(re.findall(r"\w+", title.casefold())) or title for title in titles]
+    """Titles in words and figures of lower case, as they are where they have none."""
+    return [plain(title) or title for title in titles]
 
 
 def duplicate_titles(titles: Sequence[str]) -> Flags:
@@ -46,6 +46,53 @@ def liked_negatives(lists: Lists) -> Flags:
     is_answer = lists.item_ids == lists.answers[:, None]
     liked = among(lists.item_ids, lists.known) & ~among(lists.item_ids, lists.histories)
     return (liked & ~is_answer).any(axis=1)
+
+
+def history_negatives(lists: Lists) -> Flags:
+    """(R,) whether a negative stands in the history of its row."""
+    is_answer = lists.item_ids == lists.answers[:, None]
+    return (among(lists.item_ids, lists.histories) & ~is_answer).any(axis=1)
+
+
+def answers_in_history(lists: Lists) -> Flags:
+    """(R,) whether the answer stands in the history of its row."""
+    return among(lists.answers[:, None], lists.histories)[:, 0]
+
+
+def shared_prompts(
+    contexts: ContextSet, earlier_rows: Ids, titles: Sequence[str]
+) -> tuple[Flags, NDArray[np.float64]] | None:
+    """Whether what was said before a context and its answer stand in earlier rows, too.
+
+    Texts and titles are compared by their words. Where one prompt serves for many, an answer that
+    many give stands there by chance: so the second result is the share of all answers asked here
+    that the earlier rows give after the same prompt.
+
+    Args:
+        contexts: those to judge; of several positives the first counts.
+        earlier_rows: rows of the log that were answers in a split before.
+        titles: title of each item.
+
+    Returns:
+        (contexts,) flags and (contexts,) shares by chance, or None where nothing is said.
+    """
+    log = contexts.interactions
+    if not log.texts or log.turn_starts is None:
+        return None
+    names: dict[str, int] = {}
+    said = {row: names.setdefault(plain(text), len(names)) for row, text in log.texts.items()}
+    _, item_name = np.unique(plain_titles(titles), return_inverse=True)
+    liked = earlier_rows[log.levels[earlier_rows] > 0]
+    prompts = np.array([said[row] for row in log.turn_starts[liked].tolist()], np.int64)
+    wide = int(item_name.max()) + 1
+    earlier = np.unique(prompts * wide + item_name[log.items[liked]])
+    asked = np.array([said[row] for row in contexts.begins.tolist()], np.int64)
+    context, rows = contexts.positive_rows()
+    answers = item_name[log.items[rows[np.searchsorted(context, np.arange(len(contexts)))]]]
+    flags = np.isin(asked * wide + answers, earlier) & (asked != names.get("", -1))
+    shares = np.bincount(answers, minlength=wide) / len(contexts)
+    by_prompt = np.bincount(earlier // wide, shares[earlier % wide], minlength=len(names))
+    return flags, by_prompt[asked] * (asked != names.get("", -1))
 
 
 def shared_windows(contexts: ContextSet, earlier_rows: Ids) -> Flags:

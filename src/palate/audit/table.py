@@ -22,6 +22,8 @@ def rich_report(audit: Audit) -> RenderableType:
             if finding.about == about:
                 verdict, *cells = _row(finding)
                 table.add_row(Text(verdict, STYLES[verdict]), *cells)
+                if finding.copies_as_one is not None:
+                    table.add_row("", *_copies(finding.copies_as_one))
         table.add_section()
     remarks = [Text()]
     for finding in noteworthy(audit):
@@ -33,10 +35,13 @@ def rich_report(audit: Audit) -> RenderableType:
 
 def markdown_report(audit: Audit) -> str:
     """The same for a document: a section with a table."""
-    lines = [HEADER, ("---", "---", "---:", "---:", "---:")]
-    lines += [
-        _row(finding) for about in ABOUT for finding in audit.findings if finding.about == about
-    ]
+    lines: list[tuple[str, ...]] = [HEADER, ("---", "---", "---:", "---:", "---:")]
+    for about in ABOUT:
+        for finding in audit.findings:
+            if finding.about == about:
+                lines.append(_row(finding))
+                if finding.copies_as_one is not None:
+                    lines.append(("", *_copies(finding.copies_as_one)))
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     remarks = "".join(
         f"- **{finding.verdict}, {finding.probe}**: {finding.found} {finding.advice}\n"
@@ -80,3 +85,9 @@ def _row(finding: Finding) -> tuple[str, ...]:
         f"[{finding.low:.4f}, {finding.high:.4f}]",
         "" if finding.null is None else f"{finding.null:.4f}",
     )
+
+
+def _copies(interval: tuple[float, float]) -> tuple[str, ...]:
+    """The line below a finding where persons who are copies of one another count as one."""
+    low, high = interval
+    return ("  copies as one", "", f"[{low:.4f}, {high:.4f}]", "")

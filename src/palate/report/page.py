@@ -122,17 +122,22 @@ def run_page(run: RunFiles) -> str:
 
 def _audit(audit: Audit) -> dict[str, Any]:
     header = ["probe", "about", "verdict", "score", "95 % interval", "redrawn"]
-    rows = [
-        [
-            one.probe,
-            one.about,
-            one.verdict,
-            number(one.score),
-            f"[{number(one.low)}, {number(one.high)}]",
-            number(one.null),
-        ]
-        for one in audit.findings
-    ]
+    rows = []
+    for one in audit.findings:
+        rows.append(
+            [
+                one.probe,
+                one.about,
+                one.verdict,
+                number(one.score),
+                f"[{number(one.low)}, {number(one.high)}]",
+                number(one.null),
+            ]
+        )
+        if one.copies_as_one is not None:
+            low, high = one.copies_as_one
+            as_one = f"[{number(low)}, {number(high)}]"
+            rows.append([f"{one.probe}, copies as one", one.about, "", "", as_one, ""])
     return {
         "numbers": Numbers(header, rows),
         "words": f"{audit.lists}; {summary(audit)}.",
