@@ -2,8 +2,13 @@
 
 import gzip
 import json
+import shlex
+from unicodedata import normalize
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from conftest import shared
 from palate.data.sources.candidate_file import candidate_file, read_windows, split_of
@@ -252,3 +257,77 @@ def test_windows_are_read_by_title_alone(folder):
     windows = read_windows(read_file(folder / "music-val.json", "rows"), titles)
     assert titles.ids == {"C": 0, "A": 1, "B": 2, "D": 3, "E": 4}
     assert (windows[0].history, windows[0].answer, windows[0].candidates) == ([1, 2], 0, [0, 1, 3])
+
+
+def catalogued(
+    folder, *, listed="Blur", catalogue="artist\nAbba\nBlur\n", name="artists.tsv", **options
+):
+    """A candidate file with one listed title, and a catalogue."""
+    (folder / name).write_text(catalogue)
+    row = {"historyList": ["Abba"], "itemList": ["Abba", listed], "trueSelection": "Abba"}
+    (folder / "rows.json").write_text(json.dumps([row]))
+    return candidate_file(folder / "rows.json", items=name, **options)
+
+
+def test_names_with_marks_are_found_in_a_tsv_catalogue(tmp_path):
+    names = ['"Weird Al" Yankovic', '"Heroes', "Abba"]
+    tables = catalogued(tmp_path, listed=names[0], catalogue="artist\n" + "\n".join(names) + "\n")
+    assert tables.items["title"].to_pylist() == names
+    assert tables.origin["quotation_marks"] == {"artists.tsv": "text"}
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_letter_and_its_accent_may_be_one_character_or_two(tmp_path, forms):
+    one, two, other = (normalize(form, "Beyoncé") for form in (*forms, forms[1]))
+    catalogue = f"artist\nAbba\n{one}\n"
+    assert one != two
+    assert catalogued(tmp_path, listed=two, catalogue=catalogue).lists["item_id"].to_pylist() == [
+        0,
+        1,
+    ]
+    aliases = {normalize(forms[0], "Beyoncé Knowles"): other}
+    tables = catalogued(
+        tmp_path,
+        listed=normalize(forms[1], "Beyoncé Knowles"),
+        catalogue=catalogue,
+        aliases=aliases,
+    )
+    assert tables.lists["item_id"].to_pylist() == [0, 1]
+    row = {"historyList": [one], "itemList": ["Abba", two], "trueSelection": "Abba"}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    assert candidate_file(tmp_path / "rows.json").items.num_rows == 2
+
+
+def test_the_alias_that_is_proposed_can_be_typed(tmp_path):
+    listed = 'The "Weird Al\'s" Band'
+    with pytest.raises(DataError, match="--set") as error:
+        catalogued(tmp_path, listed=listed, catalogue="artist\nAbba\nThe Weird Al Band\n")
+    (flag,) = shlex.split(str(error.value).partition("--set ")[2].removesuffix("."))
+    key, _, value = flag.partition("=")
+    assert key == "data.aliases"
+    assert yaml.safe_load(value) == {listed: "The Weird Al Band"}
+
+
+def test_a_parquet_catalogue_may_call_its_titles_artist(tmp_path):
+    pq.write_table(pa.table({"artist": ["Abba", "Blur"]}), tmp_path / "artists.parquet")
+    row = {"historyList": ["Abba"], "itemList": ["Abba", "Blur"], "trueSelection": "Abba"}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    tables = candidate_file(tmp_path / "rows.json", items="artists.parquet")
+    assert tables.items["title"].to_pylist() == ["Abba", "Blur"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"a": 1, "b": 2, "a": 3}]', r"rows\.json: the key 'a' stands twice in one object"),
+        ('{"a": 1, "a": 3}', r"rows\.json line 1: the key 'a' stands twice"),
+        (
+            '{"historyList": ["A"], "trueSelection": "\\ud83d"}',
+            r"rows\.json line 1: 'trueSelection' holds half a character",
+        ),
+    ],
+)
+def test_json_that_would_lose_something_is_refused(tmp_path, content, message):
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        candidate_file(tmp_path / "rows.json")

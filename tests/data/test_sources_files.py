@@ -1,13 +1,17 @@
 """The user's own log: every layout it may have, and a sentence for everything wrong with it."""
 
 import datetime
+import decimal
 import gzip
+import shlex
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from conftest import shared
+from palate.data.prepare import Preparation, prepare
 from palate.data.sources import MAX_TITLE, check_options, load
 from palate.data.sources.files import files
 from palate.data.tables import SourceTables, check_tables
@@ -99,7 +103,7 @@ def test_leading_zeros_and_large_hashes_stay_apart(log, parquet):
 @pytest.mark.parametrize(
     ("written", "seconds"),
     [
-        (["1700000000", "0"], [1700000000, 0]),
+        (["1700000000", "1"], [1700000000, 1]),
         (["1700000000.0", "1700000001.7"], [1700000000, 1700000001]),
         (["1700000000123", "1700000001999"], [1700000000, 1700000001]),
         (["1700000000123456"], [1700000000]),
@@ -311,3 +315,106 @@ def test_real_files():
     )
     check_tables(tables)
     assert (tables.interactions.num_rows, tables.items.num_rows) == (92_834, 17_632)
+
+
+def test_order_within_a_second_is_kept(log, tmp_path):
+    rows = [(user, item, 1_700_000_000_000 + item * 7) for user in (1, 2) for item in range(9)]
+    text = "".join(f"{user},{8 - item},{time}\n" for user, item, time in reversed(rows))
+    tables = log("user_id,item_id,timestamp\n" + text)
+    check_tables(tables)
+    assert tables.interactions.column_names == ["user_id", "item_id", "timestamp", "nanosecond"]
+    assert set(times(tables)) == {1_700_000_000}
+    how = Preparation(k_core=1)
+    ties = prepare(tables, tmp_path / "data", how, seed=0)["ties"]
+    found = pq.read_table(tmp_path / "data/interactions.parquet")
+    assert found["item_id"].to_pylist() == [8, 7, 6, 5, 4, 3, 2, 1, 0] * 2
+    assert ties["tied_groups"] == 0  # times of one second are not the same time
+    assert "nanosecond" not in found.column_names
+
+
+def test_a_value_for_unknown_names_its_line_and_can_be_dropped(log):
+    text = "user_id,item_id,timestamp\n1,2,2023-01-02\n1,3,1970-01-01\n1,4,2023-01-03\n"
+    with pytest.raises(
+        DataError, match=r"log\.csv line 3: timestamp '1970-01-01' stands for \"unknown\""
+    ):
+        log(text)
+    with pytest.warns(DataWarning, match="dropped 1 of 3 rows"):
+        assert log(text, on_bad_rows="drop").interactions["item_id"].to_pylist() == [2, 4]
+
+
+def test_names_and_endings_that_mislead(log, tmp_path):
+    text = b"user_id,item_id\n1,2\n"
+    for name in ("LOG.CSV.GZ", "log.csv", "log.CSV"):
+        content = gzip.compress(text, mtime=0) if "csv" in name.lower() else text
+        assert log(content, name).interactions["item_id"].to_pylist() == [2]
+    pq.write_table(pa.table({"user_id": [1], "item_id": [2]}), tmp_path / "x.parquet")
+    parquet = (tmp_path / "x.parquet").read_bytes()
+    assert log(parquet, "log.csv").interactions["item_id"].to_pylist() == [2]
+    with pytest.raises(DataError, match=r"log\.csv is a zip archive \(so are Excel's"):
+        log(b"PK\x03\x04" + bytes(99), "log.csv")
+
+
+def test_empty_tables_are_called_empty(log, parquet, tmp_path):
+    with pytest.raises(DataError, match=r"log\.parquet is empty: it holds no rows"):
+        parquet(user_id=pa.array([], pa.int64()), item_id=pa.array([], pa.int64()))
+    pq.write_table(
+        pa.table({"item_id": pa.array([], pa.int64()), "title": pa.array([], pa.string())}),
+        tmp_path / "items.parquet",
+    )
+    with pytest.raises(DataError, match=r"items\.parquet is empty: it holds no rows"):
+        log(HEADER + "1,10,4,100\n", items="items.parquet")
+    with pytest.raises(DataError, match=r"log\.csv holds no rows below its header"):
+        log(HEADER)
+
+
+def test_whole_ids_with_a_zero_fraction(log, parquet, tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,title\n3,Heat\n12,Alien\n")
+    tables = log("user_id,item_id\n1.0,3.0\n2.0,12.0\n", items="items.csv")
+    check_tables(tables)
+    assert tables.interactions.to_pydict() == {"user_id": [1, 2], "item_id": [3, 12]}
+    ids = pa.array([decimal.Decimal(3), decimal.Decimal(12)], pa.decimal128(38, 10))
+    assert parquet(user_id=ids, item_id=ids).interactions["item_id"].to_pylist() == [3, 12]
+    versions = log("user_id,item_id\n1,1.0\n1,1.1\n").interactions["item_id"].to_pylist()
+    assert versions == ["1.0", "1.1"]
+    (tmp_path / "items.csv").write_text("item_id,title\n3.0,Heat\n12.0,Alien\nx,Thor\n")
+    tables = log("user_id,item_id\n1,3.0\n2,12.0\n", items="items.csv")
+    check_tables(tables)
+    assert tables.items["item_id"].to_pylist() == ["3", "12", "x"]
+
+
+def test_ids_with_a_letter_and_its_accent_apart(log, tmp_path):
+    one, two = (normalize(form, "Beyoncé") for form in ("NFC", "NFD"))
+    (tmp_path / "items.csv").write_text(f"item_id,title\n{one},Halo\n")
+    tables = log(f"user_id,item_id\n1,{two}\n", items="items.csv")
+    check_tables(tables)
+
+
+def test_marks_in_a_tsv_are_told_in_the_manifest(log, tmp_path):
+    rows = "".join(f"1\t{item}\t{title}\n" for item, title in ((1, '"Heroes'), (2, '"Low')))
+    tables = log("user_id\titem_id\ttitle\n" + rows, "log.tsv")
+    assert tables.items["title"].to_pylist() == ['"Heroes', '"Low']
+    assert tables.origin["quotation_marks"] == {"log.tsv": "text"}
+    (tmp_path / "items.tsv").write_text('item_id\ttitle\n1\t"a ""b"""\n2\tc\n')
+    tables = log("user_id,item_id\n1,1\n", items="items.tsv")
+    assert tables.items["title"].to_pylist() == ['a "b"', "c"]
+    assert tables.origin["quotation_marks"] == {"items.tsv": "quoting"}
+
+
+def test_a_column_without_a_name_is_left_out_with_a_word(log, tmp_path):
+    (tmp_path / "items.csv").write_text(",item_id,title\nred,10,Heat\n")
+    with pytest.warns(DataWarning, match=r"items\.csv: left out 1 column\(s\) that have no name"):
+        log("user_id,item_id\n1,10\n", items="items.csv")
+
+
+def test_positions_of_many_digits_keep_their_order(log):
+    start = 1_700_000_000_000_000_000
+    rows = "".join(f"1,{item},{start - item}\n" for item in range(5))
+    tables = log("user_id,item_id,position\n" + rows)
+    assert tables.interactions["item_id"].to_pylist() == [4, 3, 2, 1, 0]
+
+
+def test_a_flag_that_is_proposed_can_be_typed(log):
+    with pytest.raises(DataError, match="name yours with --set") as error:
+        log("the user's_id,item_id\n1,2\n", columns={"user_id": "the user's id"})
+    *_, flag = shlex.split(str(error.value).removesuffix("."))
+    assert flag == "data.options.columns.user_id=the user's_id"

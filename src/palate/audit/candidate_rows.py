@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from palate.data.reading import (
-    header_of,
+    Delimited,
     place_of,
-    read_as_text,
     read_file,
     read_json_rows,
+    require_columns,
     text_of,
     texts_of,
 )
-from palate.data.reading.delimited import require_columns
 from palate.data.sources import load
 from palate.data.sources.candidate_file import KEYS, SPLIT_NAMES, split_of
 from palate.data.tables import SourceTables
@@ -126,8 +125,7 @@ def _table(file: Path) -> pa.Table:
             ) from error
     text = read_file(file, "candidate rows")
     delimiter = "\t" if ".tsv" in file.name.lower() else ","
-    require_columns(list(KEYS), header_of(text.content, file.name, delimiter), file.name)
-    table, ragged = read_as_text(text.content, file.name, list(KEYS), delimiter)
+    table, ragged = Delimited(text.content, file.name, delimiter).as_text(list(KEYS))
     if ragged:
         raise DataError(
             f"{file.name}: {ragged} lines have more or fewer values than the first line has names. "

@@ -22,6 +22,7 @@ def recommend(
     allow: Annotated[list[str] | None, Parameter(negative="")] = None,
     block: Annotated[list[str] | None, Parameter(negative="")] = None,
     keep_seen: Flag = False,
+    on_bad_rows: Literal["error", "drop"] = "error",
 ) -> None:
     """Rank the catalogue for everyone in a log, with a saved policy and no held-out answers.
 
@@ -58,6 +59,8 @@ def recommend(
         Items that no list holds; as allow.
     keep_seen
         Let lists hold what people have had.
+    on_bad_rows
+        drop leaves out rows of the log that cannot be read, and counts them.
     """
     quiet()
     import warnings
@@ -88,6 +91,7 @@ def recommend(
         allow=allowed,
         block=blocked,
         keep_seen=keep_seen,
+        on_bad_rows=on_bad_rows,
     )
     serving.write_lists(lists, out)
     by = f" by {served}" if served else ""

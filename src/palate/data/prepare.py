@@ -19,11 +19,12 @@ from typing import Any, Literal
 import narwhals as nw
 import pyarrow as pa
 
+from palate.data.catalogue import catalogue
 from palate.data.engine import DuckDB
 from palate.data.expressions import portable_hash, row_count
 from palate.data.preparation import Preparation, gives_contexts
 from palate.data.splits import graded, split_rows
-from palate.data.tables import SKIP, SourceTables, check_tables
+from palate.data.tables import INTERACTIONS, SKIP, SourceTables, check_tables, clock_of
 from palate.errors import DataError
 from palate.files import write_table
 
@@ -51,7 +52,9 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     columns, whole = tables.interactions.column_names, gives_contexts(tables)
     engine = DuckDB()
     order = pa.array(range(tables.interactions.num_rows), pa.int64())
-    events = engine.open(tables.interactions.append_column("source_order", order))
+    known = [name for name in INTERACTIONS if name in columns]
+    read = tables.interactions.select(known).append_column("source_order", order)
+    events = engine.open(read)
     consumed, shown = events, None
     if "event" in columns:
         is_skip = nw.col("event").fill_null("") == SKIP
@@ -64,9 +67,9 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     counts["interactions_deduplicated"] = row_count(frame)
     frame = k_core(frame, how.k_core or 1, engine.materialise)
     users = dense_ids(frame, "user_id")
-    items = dense_ids(engine.open(tables.items) if whole else frame, "item_id")
+    items = dense_ids(engine.open(tables.items.select(["item_id"])) if whole else frame, "item_id")
     frame = engine.materialise(frame.join(users, on="user_id").join(items, on="item_id"))
-    frame, ties = positions(frame, seed, "timestamp" in columns, "position" in columns)
+    frame, ties = positions(frame, seed, clock_of(columns), "position" in columns)
     frame = engine.materialise(graded(frame, how, "rating" in columns))
     frame = split_rows(frame, how, seed)
 
@@ -74,10 +77,10 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     ids = [nw.col("user_code").alias("user_id"), nw.col("item_code").alias("item_id")]
     named = frame.select(*ids, "position", "level", "disliked", "split", *kept)
     interactions = engine.collect(named.sort("user_id", "position"))
-    catalogue = _catalogue(engine, items, tables.items)
+    kept_items = catalogue(engine.collect(items), tables.items)
     files = {
         "interactions.parquet": interactions,
-        "items.parquet": catalogue,
+        "items.parquet": kept_items,
         "users.parquet": _table_of_ids(engine, users, "user_id"),
     }
     if shown is not None:
@@ -87,18 +90,21 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
         )
     if tables.lists is not None:
         place = pa.array(range(tables.lists.num_rows), pa.int64())
-        listed = engine.open(tables.lists.append_column("place", place))
+        named_lists = tables.lists.select(["user_id", "item_id"])
+        listed = engine.open(named_lists.append_column("place", place))
         coded = listed.join(users, on="user_id").join(items, on="item_id")
         files["lists.parquet"] = engine.collect(coded.select(*ids, "place").sort("place"))
     if tables.texts is not None:
-        said = engine.open(tables.texts).join(users, on="user_id")
+        said = engine.open(tables.texts.select(["user_id", "turn", "text"])).join(
+            users, on="user_id"
+        )
         files["texts.parquet"] = engine.collect(
             said.select(ids[0], "turn", "text").sort("user_id", "turn")
         )
     by_split = interactions["split"].value_counts().to_pylist()
     counts |= {
         "users": files["users.parquet"].num_rows,
-        "items": catalogue.num_rows,
+        "items": kept_items.num_rows,
         "interactions": interactions.num_rows,
         "liked": sum(level > 0 for level in interactions["level"].to_pylist()),
         **{f"interactions_{row['values']}": row["counts"] for row in by_split},
@@ -114,7 +120,7 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
 
 def without_duplicates(frame: nw.LazyFrame, keep: Literal["first", "last"]) -> nw.LazyFrame:
     """One row for each user and item: the first or the last in the source's time and order."""
-    clock = ["timestamp"] if "timestamp" in frame.collect_schema().names() else []
+    clock = clock_of(frame.collect_schema().names())
     nth = nw.col("source_order").cum_count(reverse=keep == "last")
     place = nth.over("user_id", "item_id", order_by=[*clock, "source_order"])
     return frame.with_columns(place=place).filter(nw.col("place") == 1).drop("place")
@@ -149,23 +155,21 @@ def dense_ids(frame: nw.LazyFrame, column: str) -> nw.LazyFrame:
 
 
 def positions(
-    frame: nw.LazyFrame, seed: int, timed: bool, placed: bool = False
+    frame: nw.LazyFrame, seed: int, clock: Sequence[str], placed: bool = False
 ) -> tuple[nw.LazyFrame, dict[str, int | float | str]]:
     """0-based place of each interaction within its user, and what was done about time ties.
 
     Ties in time keep the source order, unless that is item-id order in at least 95 % of the tied
     groups: such an order says nothing of time, so a hash of (seed, user, item) decides. Where the
-    source gives positions, they were its order.
+    source gives positions, they were its order. `clock` are the columns that tell the time.
     """
-    if not timed:
+    if not clock:
         place = nw.col("source_order").cum_count().over("user_id", order_by="source_order") - 1
         return frame.with_columns(position=place), {"rule": "source order; no timestamps"}
     before = nw.col("item_code").shift(1)
-    ascending = before.over("user_id", "timestamp", order_by="source_order") < nw.col("item_code")
+    ascending = before.over("user_id", *clock, order_by="source_order") < nw.col("item_code")
     in_order = frame.with_columns(ascending=ascending.fill_null(True).cast(nw.Int64))
-    groups = in_order.group_by("user_id", "timestamp").agg(
-        n=nw.len(), ordered=nw.col("ascending").min()
-    )
+    groups = in_order.group_by("user_id", *clock).agg(n=nw.len(), ordered=nw.col("ascending").min())
     tied = groups.filter(nw.col("n") > 1).select(
         groups=nw.len(), rows=nw.col("n").sum(), ordered=nw.col("ordered").sum()
     )
@@ -175,7 +179,7 @@ def positions(
     by_hash = n_groups > 0 and share >= ORDERED_TIES and not placed
     tie = portable_hash(seed, "user_code", "item_code") if by_hash else nw.col("source_order")
     frame = frame.with_columns(tie=tie)
-    place = nw.col("tie").cum_count().over("user_id", order_by=["timestamp", "tie", "item_code"])
+    place = nw.col("tie").cum_count().over("user_id", order_by=[*clock, "tie", "item_code"])
     report: dict[str, int | float | str] = {
         "rule": "hash of (seed, user, item)" if by_hash else "source order",
         "tied_groups": n_groups,
@@ -185,32 +189,8 @@ def positions(
     return frame.with_columns(position=place - 1), report
 
 
-def _catalogue(engine: DuckDB, codes: nw.LazyFrame, items: pa.Table) -> pa.Table:
-    """The kept items in order of their ids; an empty title becomes "item" and the source id."""
-    found = engine.collect(codes.join(engine.open(items), on="item_id").sort("item_code"))
-    table = _with_source_id(found, "item_id")
-    named = [
-        title if title.strip() else f"item {source_id}"
-        for title, source_id in zip(
-            table["title"].cast(pa.string()).to_pylist(),
-            table["source_id"].to_pylist(),
-            strict=True,
-        )
-    ]
-    return table.set_column(table.column_names.index("title"), "title", pa.array(named))
-
-
 def _table_of_ids(engine: DuckDB, codes: nw.LazyFrame, column: str) -> pa.Table:
-    return _with_source_id(engine.collect(codes.sort(column)), column)
-
-
-def _with_source_id(table: pa.Table, column: str) -> pa.Table:
-    rest: Sequence[str] = [
-        name
-        for name in table.column_names
-        if name not in (column, column.replace("_id", "_code"), "source_id")
-    ]
+    """The column as dense ids, and `source_id`, the ids they stand for."""
+    table = engine.collect(codes.sort(column))
     dense = pa.array(range(table.num_rows), pa.int64())
-    return pa.table(
-        {column: dense, "source_id": table[column], **{name: table[name] for name in rest}}
-    )
+    return pa.table({column: dense, "source_id": table[column]})

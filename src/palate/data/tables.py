@@ -2,11 +2,12 @@
 # (pyarrow makes its compute functions when it is imported)
 """The two tables every source gives: interactions and items.
 
-`interactions`: user_id, item_id and, where known, timestamp (Unix seconds), rating, event,
-position, elapsed. Row order is the source order, and that of the positions where they are given.
-Where no date is known, elapsed are the seconds since the user's first interaction: they tell
-intervals, but neither order the rows nor split them by time. An event of "skip" says the item was
-shown and passed over; any other event, or none, says it was consumed.
+`interactions`: user_id, item_id and, where known, timestamp (Unix seconds), nanosecond (what comes
+after the second, where that tells an order), rating, event, position, elapsed. Row order is the
+source order, and that of the positions where they are given. Where no date is known, elapsed are
+the seconds since the user's first interaction: they tell intervals, but neither order the rows nor
+split them by time. An event of "skip" says the item was shown and passed over; any other event, or
+none, says it was consumed.
 
 `items`: item_id, title and any further columns (description, genres, …).
 
@@ -20,6 +21,7 @@ and may give two more tables: `lists`, the candidates shown in each context, and
 said before it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +32,20 @@ from palate.errors import DataError
 
 SKIP = "skip"
 SPLITS = ("history", "train", "validation", "test")
+INTERACTIONS = (
+    "user_id",
+    "item_id",
+    "timestamp",
+    "nanosecond",
+    "rating",
+    "weight",
+    "event",
+    "position",
+    "elapsed",
+    "split",
+    "turn",
+)
+"""The columns of interactions that are read; no others get anywhere near the engine."""
 REQUIRED = {"interactions": ("user_id", "item_id"), "items": ("item_id", "title")}
 
 
@@ -72,7 +88,8 @@ def check_tables(tables: SourceTables) -> None:
             raise DataError(f"{name}: the table is empty; expected at least one row.")
     _check_ratings(tables.interactions)
     if "timestamp" in tables.interactions.column_names:
-        missing = tables.interactions["timestamp"].null_count
+        clock = clock_of(tables.interactions.column_names)
+        missing = max(tables.interactions[name].null_count for name in clock)
         if missing:
             raise DataError(
                 f"interactions: column 'timestamp' has {missing} empty values; fill them, or leave "
@@ -93,6 +110,12 @@ def check_tables(tables: SourceTables) -> None:
                 f"{name}: {count} rows name an item that the item table lacks, the first of them "
                 f"{first!r}. Add it to the items, or drop those rows."
             )
+
+
+def clock_of(columns: Iterable[str]) -> list[str]:
+    """Which of these columns tell the time, coarse before fine."""
+    found = set(columns)
+    return [name for name in ("timestamp", "nanosecond") if name in found]
 
 
 def _check_ratings(interactions: pa.Table) -> None:

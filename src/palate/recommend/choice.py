@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 from numpy.typing import NDArray
 
-from palate.data.reading import decoded, read_as_text, read_file
-from palate.data.sources.item_table import DELIMITERS, read_parquet
+from palate.data.reading import decoded, read_file, require_columns
+from palate.data.reading.members import PARQUET
+from palate.data.reading.values import as_ids
+from palate.data.sources.item_table import DELIMITERS, delimited, read_parquet
 from palate.errors import ConfigError, DataError, DataWarning
 from palate.files import replacing, write_table
 
@@ -50,19 +53,28 @@ def _ids_of(path: Path) -> list[str]:
     if path.is_file() and not path.read_bytes().strip():
         return []  # nothing is sold out today
     file = read_file(path, FORMS)
-    ending = Path(file.name.lower().removesuffix(".gz")).suffix
-    if ending not in TABLES:
+    is_table = file.name.lower().removesuffix(".gz").endswith(TABLES)
+    if not is_table and not file.content.startswith(PARQUET):
         lines = decoded(file.content, file.name).removeprefix("\ufeff").splitlines()
-        return [line.strip() for line in lines if line.strip()]
-    if ending == ".parquet":
-        table = read_parquet(file)
-        if "item_id" not in table.column_names:
+        column = pa.chunked_array([pa.array([line.strip() for line in lines], pa.string())])
+    elif (text := delimited(file)) is None:
+        table = read_parquet(file, may_be_empty=True)
+        require_columns(["item_id"], table.column_names, file.name)
+        column = table["item_id"]
+    elif text.has_rows:
+        table, n_ragged = text.as_text(["item_id"])
+        if n_ragged:
+            line, count = text.first_ragged_line()
             raise DataError(
-                f"{file.name}: column 'item_id' is missing; found {', '.join(table.column_names)}."
+                f"{file.name} line {line}: {count} values; expected {len(text.header)}. Mend or "
+                "delete the line."
             )
+        column = table["item_id"]
     else:
-        table, _ = read_as_text(file.content, file.name, ["item_id"], DELIMITERS[ending])
-    return [str(one).strip() for one in table["item_id"].to_pylist() if one not in (None, "")]
+        text.require(["item_id"])
+        return []
+    ids, _ = as_ids(column)
+    return pc.cast(pc.drop_null(ids), pa.string()).to_pylist()
 
 
 def items_of(

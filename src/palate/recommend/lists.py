@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,7 @@ def recommend(
     allow: Sequence[object] | None = None,
     block: Sequence[object] = (),
     keep_seen: bool = False,
+    on_bad_rows: Literal["error", "drop"] = "error",
 ) -> pa.Table:
     """The best items for everyone in a log, without those they have had.
 
@@ -48,6 +49,7 @@ def recommend(
         allow: item ids of the source, of which alone lists are made; None for all.
         block: item ids that no list holds.
         keep_seen: let lists hold what people have had.
+        on_bad_rows: "drop" leaves out rows of the log that cannot be read, and counts them.
 
     Returns:
         user_id, rank (1 is best), item_id, title, score (log π; of popularity the logarithm of an
@@ -68,7 +70,7 @@ def recommend(
             "policies that read histories."
         )
     names = [str(name) for name in policy.items["source_id"].to_pylist()]
-    people = people_of(log, columns, names)
+    people = people_of(log, columns, names, on_bad_rows)
     may_be = items_of(names, allow, block)
     top = min(top, len(names))
     ids = np.zeros((len(people), top), np.int64)

@@ -6,15 +6,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from palate.data.contexts import Context, Ids
+from palate.data.reading.values import composed, in_one_type
 from palate.data.sources.files import files
-from palate.data.tables import SKIP
+from palate.data.tables import SKIP, clock_of
 from palate.errors import DataError, DataWarning
 
 NOTHING = np.empty(0, np.int64)
@@ -50,27 +51,34 @@ def moment_of(user_id: object) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def people_of(log: Path, columns: Mapping[str, str], names: Sequence[str]) -> list[Person]:
+def people_of(
+    log: Path,
+    columns: Mapping[str, str],
+    names: Sequence[str],
+    on_bad_rows: Literal["error", "drop"] = "error",
+) -> list[Person]:
     """Everyone in a log, in its order, with the items that a catalogue knows.
 
     Args:
         log: interactions as the source `files` reads them.
         columns: our name of a column → the file's.
         names: the catalogue's item ids in the source, as text.
+        on_bad_rows: as in the source `files`.
 
     Raises:
         DataError: the log is unreadable, or names no item of the catalogue.
     """
-    events = _events(log, columns)
+    events = _events(log, columns, on_bad_rows)
+    ids, of_catalogue = in_one_type(events["item_id"], pa.chunked_array([pa.array(names)]))
     is_consumed = [True] * events.num_rows
     if "event" in events.column_names:
         is_consumed = pc.not_equal(pc.fill_null(events["event"], ""), SKIP).to_pylist()
     is_timed = "timestamp" in events.column_names
     times = events["timestamp"].to_pylist() if is_timed else [0] * events.num_rows
-    row_of = {name: row for row, name in enumerate(names)}
+    row_of = {name: row for row, name in enumerate(composed(of_catalogue).to_pylist())}
     histories: dict[Any, dict[int, int]] = {}
     unknown = 0
-    users, items = events["user_id"].to_pylist(), events["item_id"].to_pylist()
+    users, items = events["user_id"].to_pylist(), ids.to_pylist()
     for user, item, time, consumed in zip(users, items, times, is_consumed, strict=True):
         history = histories.setdefault(user, {})
         if not consumed:
@@ -103,14 +111,17 @@ def people_of(log: Path, columns: Mapping[str, str], names: Sequence[str]) -> li
     ]
 
 
-def _events(log: Path, columns: Mapping[str, str]) -> pa.Table:
+def _events(log: Path, columns: Mapping[str, str], on_bad_rows: str) -> pa.Table:
     """The rows of a log in the order of time."""
+    options = {"columns": dict(columns), "on_bad_rows": on_bad_rows}
     try:
-        events = files(log, columns=dict(columns)).interactions
+        events = files(log, **options).interactions
     except DataError as error:  # said for a run's configuration; here it is flags
         said = str(error).replace("--set data.options.columns.", "--columns ")
-        raise DataError(said.replace(" or pass --set data.options.on_bad_rows=drop", "")) from error
-    if "timestamp" not in events.column_names:
+        said = said.replace("--set 'data.options.columns.", "--columns '")
+        drop = "--set data.options.on_bad_rows=drop"
+        raise DataError(said.replace(drop, "--on-bad-rows drop")) from error
+    if not (clock := clock_of(events.column_names)):
         return events
     events = events.append_column("row", pa.array(range(events.num_rows)))
-    return events.sort_by([("timestamp", "ascending"), ("row", "ascending")])
+    return events.sort_by([(name, "ascending") for name in (*clock, "row")])

@@ -1,19 +1,24 @@
 """Rows of JSON: one list of objects, or one object on each line."""
 
 import json
+import re
 from typing import Any
 
 from palate.data.reading.members import FileContent, decoded
 from palate.errors import DataError
 
 Row = dict[str, Any]
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond the first 65,536, as UTF-16 and JSON's escapes write them in pairs."""
 
 
 def read_json(file: FileContent) -> Any:
     """The one JSON value of a file; DataError names the line where it breaks off."""
     text = decoded(file.content, file.name)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _TwiceError as error:
+        raise DataError(f"{file.name}: {error}") from error
     except json.JSONDecodeError as error:
         raise DataError(
             f"{file.name} line {error.lineno}: not valid JSON ({error.msg}). The file may be cut "
@@ -60,6 +65,8 @@ def text_of(value: Any, key: str, place: str) -> str:
     """A non-empty text without blanks around it, or a DataError that names key and place."""
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{place}: '{key}' holds {_short(value)}; expected a text.")
+    if HALF.search(value):
+        raise DataError(f"{place}: '{key}' holds half a character in {_short(value)}.")
     return value.strip()
 
 
@@ -73,9 +80,24 @@ def texts_of(value: Any, key: str, place: str, separator: str | None = None) -> 
     return [text_of(entry, key, place) for entry in value]
 
 
+class _TwiceError(Exception):
+    """A key stands twice in one object, so that one of its values would be lost."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _TwiceError(f"the key {twice!r:.60} stands twice in one object. Expected each once.")
+    return found
+
+
 def _line(place: str, line: str) -> tuple[str, Any]:
     try:
-        return place, json.loads(line)
+        return place, json.loads(line, object_pairs_hook=_object)
+    except _TwiceError as error:
+        raise DataError(f"{place}: {error}") from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(
             f"{place}: not valid JSON ({getattr(error, 'msg', error)}). Expected one JSON object "

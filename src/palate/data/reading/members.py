@@ -11,6 +11,21 @@ from pathlib import Path, PurePosixPath
 
 from palate.errors import DataError
 
+UTF_16 = b"\xff\xfe", b"\xfe\xff"
+"""How UTF-16 begins."""
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+FOREIGN = {
+    b"PK\x03\x04": ("a zip archive (so are Excel's workbooks)", "Unpack it, or save it as CSV"),
+    b"BZh91AY&SY": ("compressed by bzip2", "Decompress it with bunzip2"),
+    b"\xfd7zXZ\x00": ("compressed by xz", "Decompress it with unxz"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it with unzstd"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "Unpack it"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "Save it as CSV"),
+    b"ARROW1\0\0": ("an Arrow or Feather file", "Write it as Parquet"),
+    b"SQLite format 3": ("an SQLite database", "Export its table as CSV"),
+}
+"""How files begin that are not read, what they are, and what to do."""
+
 
 @dataclass(frozen=True)
 class FileContent:
@@ -28,7 +43,7 @@ class FileContent:
 
 
 def read_file(path: str | Path, expected: str) -> FileContent:
-    """Read one file whole; a name that ends in .gz is decompressed.
+    """Read one file whole; what gzip compressed is decompressed, whatever its name.
 
     Args:
         path: the file.
@@ -43,7 +58,8 @@ def read_file(path: str | Path, expected: str) -> FileContent:
         raise DataError(f"{path} {found}. Expected {expected}.")
     try:
         stored = path.read_bytes()
-        content = gzip.decompress(stored) if path.suffix == ".gz" else stored
+        zipped = stored.startswith(GZIP) or path.suffix.lower() == ".gz"
+        content = gzip.decompress(stored) if zipped else stored
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path} is not a complete gzip file ({_plain(error)}). Download it again, or "
@@ -55,6 +71,9 @@ def read_file(path: str | Path, expected: str) -> FileContent:
         ) from error
     if not content.strip():
         raise DataError(f"{path} is empty. Expected {expected}.")
+    for beginning, (what, remedy) in FOREIGN.items():
+        if content.startswith(beginning):
+            raise DataError(f"{path} is {what}. Expected {expected}. {remedy}.")
     return FileContent(path.name, content, sha256(stored))
 
 
@@ -64,12 +83,19 @@ def find_file(folder: str | Path, name: str) -> Path:
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {found}. Expected a folder with {name} or {name}.gz.")
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file():
-            return candidate
+    if found := files_named(folder, name):
+        return found[0]
     raise DataError(
         f"{folder} has no file {name}; found {listed(folder)}. Expected {name} or {name}.gz in it."
     )
+
+
+def files_named(folder: Path, name: str) -> list[Path]:
+    """The files of a folder with a name, plain or with .gz behind it, or so in capitals."""
+    wanted = name, f"{name}.gz"
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    exact = [file for file in files if file.name in wanted]
+    return exact or [file for file in files if file.name.lower() in wanted]
 
 
 def place_of(name: str | Path, folder: Path) -> Path:
@@ -95,7 +121,7 @@ def decoded(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        if content[:2] in UTF_16:
             raise DataError(f"{name} is UTF-16. Expected UTF-8; save it as UTF-8.") from error
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(

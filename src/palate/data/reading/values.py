@@ -1,22 +1,18 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions when it is imported)
-"""Columns as people write them → ids, numbers and Unix seconds, with the bad rows marked."""
+"""Columns as people write them → ids and numbers, with the bad rows marked."""
 
-import re
-from datetime import UTC, datetime
-
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from palate.errors import DataError
+from numpy.typing import NDArray
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-ZONE = r" ?(Z|UTC|[+-]\d{2}:?\d{2})$"
-DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?( ?(Z|UTC|[+-]\d{2}:?\d{2}))?)?$"
-UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-LATEST = 10**11
-"""Seconds (the year 5138) from which a number is read as milliseconds, and so on by thousands."""
-
+DECIMAL = r"^(?P<sign>[+-]?)0*(?P<front>\d*)\.?(?P<behind>\d*)$"
+ZERO_FRACTION = r"^(-?\d+)\.0+$"
+TEXTS = (pa.large_string(), pa.string_view())
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Marked = tuple[pa.ChunkedArray, pa.ChunkedArray]
 """Values, and which of them could not be read (those are null)."""
 
@@ -24,122 +20,135 @@ Marked = tuple[pa.ChunkedArray, pa.ChunkedArray]
 def as_ids(column: pa.ChunkedArray) -> Marked:
     """Ids as int64 where all are whole numbers in plain writing, otherwise as text; empty is bad.
 
-    "007" and "7" are different ids, so a column with leading zeros stays text.
+    "007" and "7" are different ids, so a column with leading zeros stays text. "12.0" is 12 where
+    all ids are whole, as pandas and databases write whole ids in columns of other numbers. Texts
+    are brought to Unicode's form NFC, in which a letter and its accent are one character.
     """
-    if pa.types.is_integer(column.type):
+    column = plain(column)
+    kind = column.type
+    if pa.types.is_integer(kind):
         whole = _tried(column, pa.int64())  # hashes of 64 bits without sign do not fit
         return (pc.cast(column, pa.string()) if whole is None else whole), pc.is_null(column)
-    if pa.types.is_floating(column.type):
+    if pa.types.is_floating(kind):
+        column = pc.cast(column, pa.float64())
         bad = pc.invert(pc.fill_null(pc.is_finite(column), False))
-        column = _without(column, bad)
+        column = without(column, bad)
         whole = _tried(column, pa.int64())
         return (pc.cast(column, pa.string()) if whole is None else whole), bad
-    texts = _texts(column)
+    texts = composed(texts_in(column))
     bad = pc.fill_null(pc.equal(texts, ""), True)
-    texts = _without(texts, bad)
-    numbers = _tried(texts, pa.int64())
-    if numbers is None or not pc.all(pc.equal(pc.cast(numbers, pa.string()), texts)).as_py():
-        return texts, bad
-    return numbers, bad
+    texts = without(texts, bad)
+    for written in (texts, pc.replace_substring_regex(texts, ZERO_FRACTION, r"\1")):
+        numbers = _tried(written, pa.int64())
+        if numbers is not None and _same(pc.cast(numbers, pa.string()), written):
+            return numbers, bad
+    if pa.types.is_decimal(kind):  # whole numbers of more than 64 bits, or fractions
+        texts = pc.replace_substring_regex(texts, ZERO_FRACTION, r"\1")
+    return texts, bad
+
+
+def as_places(column: pa.ChunkedArray) -> Marked:
+    """Numbers by which rows are put in order: int64 where all are whole, otherwise float64."""
+    column = plain(column)
+    may_be_whole = is_number(column.type) or pa.types.is_string(column.type)
+    whole = _tried(column, pa.int64()) if may_be_whole else None
+    return as_numbers(column) if whole is None else (whole, pc.is_null(whole))
 
 
 def as_numbers(column: pa.ChunkedArray) -> Marked:
     """Finite numbers as float64."""
-    numbers = _tried(_texts(column), pa.float64()) if not _is_number(column.type) else column
+    column = plain(column)
+    numbers = _tried(texts_in(column), pa.float64()) if not is_number(column.type) else column
     if numbers is None:
-        texts = _texts(column)
+        texts = texts_in(column)
         written = pc.fill_null(pc.match_substring_regex(texts, NUMBER), False)
-        numbers = pc.cast(pc.utf8_ltrim(_without(texts, pc.invert(written)), "+"), pa.float64())
+        numbers = pc.cast(pc.utf8_ltrim(without(texts, pc.invert(written)), "+"), pa.float64())
     numbers = pc.cast(numbers, pa.float64())
     bad = pc.invert(pc.fill_null(pc.is_finite(numbers), False))
-    return _without(numbers, bad), bad
+    return without(numbers, bad), bad
 
 
-def as_seconds(column: pa.ChunkedArray, name: str) -> Marked:
-    """Moments as whole Unix seconds (int64).
+def exact_numbers(column: pa.ChunkedArray) -> tuple[Integers, Integers, Mask]:
+    """(n,) numbers rounded down, the billionths left over, and which rows hold a number.
 
-    Numbers are Unix seconds, or milli-, micro- or nanoseconds, told by their size; texts may also
-    be ISO dates and times, in UTC unless they name a zone; Parquet times are taken as they are.
-
-    Raises:
-        DataError: numbers of different units stand in the column.
+    Exact for whole numbers that fit in 64 bits and for decimal fractions of up to nine digits.
     """
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        moments = pc.cast(column, pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
-        return pc.cast(_whole_seconds(moments), pa.int64()), pc.is_null(column)
-    texts = None if _is_number(column.type) else _texts(column)
-    whole = _tried(column if texts is None else texts, pa.int64())
-    if whole is not None:
-        return _in_seconds(whole, name), pc.is_null(whole)
-    numbers, bad = as_numbers(column)
-    seconds = _in_seconds(pc.cast(pc.floor(numbers), pa.int64(), safe=False), name)
-    if texts is None:
-        return seconds, bad
-    dates = pc.fill_null(pc.match_substring_regex(texts, DATE), False)
-    seconds = pc.coalesce(seconds, _from_dates(_without(texts, pc.invert(dates))))
-    return seconds, pc.is_null(seconds)
+    kind = column.type
+    if pa.types.is_floating(kind):
+        numbers = _numpy(pc.fill_null(pc.cast(column, pa.float64()), np.nan))
+        known = np.isfinite(numbers) & (np.abs(np.nan_to_num(numbers)) < 2.0**63)
+        numbers = np.where(known, numbers, 0.0)
+        whole = np.floor(numbers)
+        billionths = np.minimum(np.rint((numbers - whole) * 1e9), 999_999_999)
+        return whole.astype(np.int64), billionths.astype(np.int64), known
+    given = column if pa.types.is_integer(kind) else texts_in(column)
+    if (fitting := _tried(given, pa.int64())) is not None:
+        whole = _numpy(pc.fill_null(fitting, 0))
+        return whole, np.zeros_like(whole), _numpy(pc.is_valid(fitting))
+    return _from_decimals(pc.cast(given, pa.string()))
+
+
+def _from_decimals(texts: pa.ChunkedArray) -> tuple[Integers, Integers, Mask]:
+    n = len(texts)
+    whole, billionths, known = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, bool)
+    written = _numpy(pc.fill_null(pc.match_substring_regex(texts, NUMBER), False))
+    power = written & _numpy(pc.fill_null(pc.match_substring_regex(texts, "[eE]"), False))
+    if power.any():
+        numbers = pc.cast(pc.utf8_ltrim(texts.filter(pa.array(power)), "+"), pa.float64())
+        whole[power], billionths[power], known[power] = exact_numbers(numbers)
+    plain = written & ~power
+    if plain.any():
+        parts = pc.extract_regex(texts.filter(pa.array(plain)), DECIMAL).combine_chunks()
+        sign, front, behind = (parts.field(name) for name in ("sign", "front", "behind"))
+        front = pc.utf8_lpad(front, 19, "0")
+        fits = pc.and_(pc.equal(pc.utf8_length(front), 19), pc.less_equal(front, str(2**63 - 1)))
+        values = pc.cast(pc.if_else(fits, front, "0"), pa.int64()).to_numpy()
+        rest = pc.utf8_slice_codeunits(pc.utf8_rpad(behind, 9, "0"), 0, 9)
+        rest = pc.cast(rest, pa.int64()).to_numpy()
+        below = pc.equal(sign, "-").to_numpy(zero_copy_only=False)
+        carried = below & (rest > 0)  # −1.25 is −2 and 0.75
+        whole[plain] = np.where(below, -values, values) - carried
+        billionths[plain] = np.where(carried, 10**9 - rest, rest)
+        known[plain] = fits.to_numpy(zero_copy_only=False)
+    return whole, billionths, known
 
 
 def in_one_type(
     one: pa.ChunkedArray, other: pa.ChunkedArray
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Two columns of ids in the type both can have: int64 if both are, otherwise text."""
+    """Two columns of ids in the type both can have: int64 if both are, otherwise text.
+
+    Where only one is whole, "12.0" in the other is the same id as its 12.
+    """
     if one.type == other.type:
         return one, other
-    return pc.cast(one, pa.string()), pc.cast(other, pa.string())
+    return _as_text_ids(one), _as_text_ids(other)
 
 
-def _in_seconds(numbers: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    ends = pc.min_max(numbers).as_py()
-    if ends["max"] is None:
-        return numbers
-    low, high = sorted((_unit(ends["min"]), _unit(ends["max"])), key=lambda unit: UNITS[unit])
-    if low != high:
-        raise DataError(
-            f"{name}: column 'timestamp' mixes {low} and {high} ({ends['min']} to {ends['max']}). "
-            "Expected one unit; give Unix seconds throughout."
-        )
-    return pc.divide(numbers, UNITS[high])
+def _as_text_ids(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = pc.cast(ids, pa.string())
+    whole = pc.replace_substring_regex(texts, ZERO_FRACTION, r"\1")
+    return whole if len(pc.unique(whole)) == len(pc.unique(texts)) else texts
 
 
-def _unit(number: int) -> str:
-    limits = ((unit, LATEST * factor) for unit, factor in UNITS.items())
-    return next((unit for unit, limit in limits if abs(number) < limit), "nanoseconds")
+def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts in Unicode's form NFC."""
+    if pc.all(pc.string_is_ascii(texts)).as_py() in (True, None):
+        return texts
+    return pc.utf8_normalize(texts, "NFC")
 
 
-def _from_dates(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Unix seconds of ISO dates and times; null where there is no such date."""
-    zoned = pc.fill_null(pc.match_substring_regex(texts, ":.*" + ZONE), False)
-    texts = pc.replace_substring(texts, ",", ".")
-    plain, aware = _without(texts, zoned), _without(texts, pc.invert(zoned))
-    aware = pc.replace_substring_regex(aware, r" ?(Z|UTC)$", "Z")
-    aware = pc.replace_substring_regex(aware, r" ?([+-]\d{2}):?(\d{2})$", r"\1:\2")
-    utc = pa.timestamp("ns", "UTC")
-    try:
-        plain = pc.cast(pc.cast(plain, pa.timestamp("ns")), utc)
-        moments = pc.coalesce(plain, pc.cast(aware, utc))
-    except pa.ArrowInvalid:  # a 31st of February, or a year beyond what nanoseconds reach
-        return pa.chunked_array([pa.array(map(_from_date, texts.to_pylist()), pa.int64())])
-    return pc.cast(_whole_seconds(moments), pa.int64())
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without what is only about how it is stored: categories, views, Arrow extensions."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pc.cast(column, column.type.storage_type)
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    return pc.cast(column, pa.string()) if column.type in TEXTS else column
 
 
-def _from_date(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(re.sub(" ?(Z|UTC)$", "+00:00", text).replace(" +", "+"))
-    except ValueError:
-        return None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
-
-
-def _whole_seconds(moments: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Moments cut down to the second before them."""
-    kind = pa.timestamp("s", moments.type.tz)
-    return pc.cast(pc.floor_temporal(moments, unit="second"), kind)
-
-
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is one of numbers."""
     is_a = pa.types
     return is_a.is_integer(kind) or is_a.is_floating(kind) or is_a.is_decimal(kind)
 
@@ -151,11 +160,19 @@ def _tried(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None
         return None
 
 
-def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    return pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
+def texts_in(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values as text, without blanks around it."""
+    return pc.utf8_trim_whitespace(pc.cast(plain(column), pa.string()))
 
 
-def _without(column: pa.ChunkedArray, bad: pa.ChunkedArray) -> pa.ChunkedArray:
+def without(column: pa.ChunkedArray, bad: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
+    """A column with null in some rows."""
     return pc.if_else(bad, pa.scalar(None, column.type), column)
+
+
+def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    return pc.all(pc.equal(one, other)).as_py() is not False
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy()

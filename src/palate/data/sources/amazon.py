@@ -9,14 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.data.reading import (
-    FileContent,
-    find_file,
-    header_of,
-    line_of_row,
-    read_delimited,
-    read_file,
-)
+from palate.data.reading import Delimited, FileContent, files_named, find_file, read_file
+from palate.data.sources.item_table import marks_said
 from palate.data.tables import SourceTables
 from palate.errors import DataError
 
@@ -42,10 +36,9 @@ def amazon(path: str | Path) -> SourceTables:
     folder = Path(path).expanduser()
     files = [_read(find_file(folder, f"{name}.tsv")) for name in ("sequences", "items")]
     sequences, items = files
-    optional = [folder / name for name in ("attributes.tsv", "attributes.tsv.gz")]
     names: dict[str, str] | None = None
-    if found := next((file for file in optional if file.is_file()), None):
-        files.append(_read(found))
+    if found := files_named(folder, "attributes.tsv"):
+        files.append(_read(found[0]))
         table = _table(files[-1], ATTRIBUTES)
         ids = pc.cast(table["attribute_id"], pa.string()).to_pylist()
         names = dict(zip(ids, map(_plain, table["name"].to_pylist()), strict=True))
@@ -55,13 +48,14 @@ def amazon(path: str | Path) -> SourceTables:
         origin={
             "source": "amazon",
             "path": str(path),
+            **marks_said(*files),
             "sha256": {file.name: file.sha256 for file in files},
         },
     )
 
 
 def _interactions(file: FileContent) -> pa.Table:
-    has_gaps = GAPS in header_of(file.content, file.name, "\t")
+    has_gaps = GAPS in _text(file).header
     table = _table(file, SEQUENCES | ({GAPS: pa.string()} if has_gaps else {}))
     lists = _numbers(file, table["item_ids"], "item_ids")
     users = table["user_id"].combine_chunks().take(pc.list_parent_indices(lists))
@@ -125,7 +119,7 @@ def _numbers(file: FileContent, texts: pa.ChunkedArray, column: str) -> pa.ListA
 
 
 def _line(file: FileContent, row: int) -> int:
-    return line_of_row(file.content, row, "\t")
+    return _text(file).line_of_row(row)
 
 
 def _plain(title: str) -> str:
@@ -137,4 +131,8 @@ def _read(path: Path) -> FileContent:
 
 
 def _table(file: FileContent, columns: dict[str, pa.DataType]) -> pa.Table:
-    return read_delimited(file.content, file.name, columns, "\t")
+    return _text(file).typed(columns)
+
+
+def _text(file: FileContent) -> Delimited:
+    return Delimited(file.content, file.name, "\t")

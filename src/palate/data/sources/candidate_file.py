@@ -1,12 +1,13 @@
 """Candidate files: a history, a list of titles and the one that was chosen, in JSON."""
 
+import json
 import re
+import shlex
 import warnings
 from pathlib import Path
 
 from palate.data.reading import (
     FileContent,
-    header_of,
     listed,
     place_of,
     read_file,
@@ -16,17 +17,26 @@ from palate.data.reading import (
     value_of,
 )
 from palate.data.reading.json_rows import Row
-from palate.data.sources.item_table import DELIMITERS, format_of, read_items
+from palate.data.sources.item_table import marks_said, read_items
 from palate.data.sources.titles import Titles, ids_by_title, items_of_titles
 from palate.data.sources.windows import Window, window_tables
 from palate.data.tables import SourceTables
 from palate.errors import ConfigError, DataError, DataWarning
 
 KEYS = ("historyList", "itemList", "trueSelection")
-HINT = (
-    "Expected a title of the items file; say which one is meant with "
-    '--set \'data.aliases={"TITLE": "NEAREST"}\'.'
-)
+TITLE_NAMES = ("title", "artist")
+"""What the column of titles may be called in a catalogue."""
+
+
+def hint(title: str, nearest: str) -> str:
+    """What to type about a title that the catalogue lacks."""
+    said = json.dumps({title: nearest}, ensure_ascii=False)
+    return (
+        "Expected a title of the items file; say which one is meant with --set "
+        f"{shlex.quote(f'data.aliases={said}')}."
+    )
+
+
 SPLIT_NAMES = {"train": r"train", "validation": r"val", "test": r"test"}
 """How the name of a file tells its split: a word that begins so."""
 JSON = re.compile(r"\.jsonl?(\.gz)?$", re.IGNORECASE)
@@ -67,13 +77,14 @@ def candidate_file(
     contents = [read_file(file, "JSON rows of candidates") for file in files.values()]
     hashes = {file.name: file.sha256 for file in contents}
     folder = next(iter(files.values())).parent
-    catalogue = None
+    catalogue, marks = None, {}
     if items is not None:
         items_file = read_file(place_of(items, folder), "a file of titles (.csv, .tsv or .parquet)")
         hashes[items_file.name] = items_file.sha256
-        catalogue = read_items(items_file, title_column(items_file), numbered=True)
+        catalogue = read_items(items_file, {}, numbered=True, title_names=TITLE_NAMES)
+        marks = marks_said(items_file)
     known = {} if catalogue is None else ids_by_title(catalogue, str(items))
-    titles = Titles(known, aliases or {}, grows=catalogue is None, hint=HINT)
+    titles = Titles(known, aliases or {}, grows=catalogue is None, hint=hint)
     windows = [
         (split, window)
         for split, file in zip(files, contents, strict=True)
@@ -92,6 +103,7 @@ def candidate_file(
                 "aliases": aliases or {},
             },
             "sha256": hashes,
+            **marks,
         },
         lists=lists,
     )
@@ -185,7 +197,7 @@ def _files(path: Path, named: dict[str, str | None]) -> dict[str, Path]:
         if len(files) > 1:
             raise DataError(
                 f"{path}: {', '.join(file.name for file in files)} all look like the {split} file. "
-                f"Name one with --set data.options.{split}={files[0].name}."
+                f"Name one with --set {shlex.quote(f'data.options.{split}={files[0].name}')}."
             )
     if not any(found.values()):
         raise DataError(
@@ -193,12 +205,3 @@ def _files(path: Path, named: dict[str, str | None]) -> dict[str, Path]:
             "Name one with --set data.options.test=FILE."
         )
     return {split: files[0] for split, files in found.items() if files}
-
-
-def title_column(file: FileContent) -> dict[str, str]:
-    """Which column of a catalogue is read as `title`, where it has another name."""
-    kind = format_of(file.name)
-    if kind not in DELIMITERS:
-        return {}
-    found = header_of(file.content, file.name, DELIMITERS[kind])
-    return {"title": "artist"} if "artist" in found and "title" not in found else {}

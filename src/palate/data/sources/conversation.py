@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import pyarrow as pa
 from pydantic import PositiveInt
@@ -73,8 +74,8 @@ def conversation(
     items_path = find_file(folder, "items.json") if items is None else place_of(items, folder)
     items_file = read_file(items_path, "the items (.json, .jsonl, .csv, .tsv or .parquet)")
     catalogue = read_dialogue_items(items_file)
-    hint = f"Add it to {items_file.name}."
-    titles = Titles(ids_by_title(catalogue, items_file.name), hint=hint)
+    known = ids_by_title(catalogue, items_file.name)
+    titles = Titles(known, hint=lambda *_: f"Add it to {items_file.name}.")
     splits = [split_of(file.name) if len(contents) > 1 else None for file in contents]
     turns = [
         turn
@@ -187,7 +188,7 @@ def _with_fair_answers(
 def _without_mentioned(turns: list[Turn]) -> tuple[list[Turn], int]:
     kept = []
     for turn in turns:
-        said = "\n".join(turn.utterances).casefold()
+        said = normalize("NFC", "\n".join(turn.utterances)).casefold()
         new = {item: title for item, title in turn.answers.items() if not _names(said, title)}
         kept.append(replace(turn, answers=new))
     return kept, _n_answers(turns) - _n_answers(kept)
@@ -195,7 +196,8 @@ def _without_mentioned(turns: list[Turn]) -> tuple[list[Turn], int]:
 
 def _names(said: str, title: str) -> bool:
     """Whether a title stands in a text, as whole words and in any case."""
-    pattern = rf"(?<!\w){re.escape(' '.join(title.split()).casefold())}(?!\w)"
+    words = " ".join(normalize("NFC", title).split()).casefold()
+    pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
     return re.search(pattern, said) is not None
 
 

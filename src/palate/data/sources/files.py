@@ -2,8 +2,10 @@
 # (pyarrow makes its compute functions when it is imported)
 """The user's own log: a file of interactions and, if there is one, a file of items."""
 
+import shlex
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
@@ -12,20 +14,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from palate.data.reading import (
-    FileContent,
-    first_ragged_line,
-    header_of,
-    line_of_row,
-    place_of,
-    read_as_text,
-    read_file,
-)
-from palate.data.reading.values import Marked, as_ids, as_numbers, as_seconds, in_one_type
+from palate.data.reading import Delimited, FileContent, place_of, read_file
+from palate.data.reading.moments import as_moments
+from palate.data.reading.values import Marked, as_ids, as_numbers, as_places, in_one_type
 from palate.data.sources.item_table import (
-    DELIMITERS,
     FORMATS,
-    format_of,
+    delimited,
+    marks_said,
     read_items,
     read_parquet,
     titles_of,
@@ -37,7 +32,6 @@ COLUMNS = ("user_id", "item_id", "timestamp", "rating", "event", "position", "ti
 EXPECTED = {
     "user_id": "is empty. Expected an id",
     "item_id": "is empty. Expected an id",
-    "timestamp": "is no time. Expected Unix seconds or an ISO date such as 2024-03-31T18:00:00Z",
     "rating": "is not a number. Expected a finite number such as 4.5",
     "position": "is not a number. Expected the row's place within its user",
 }
@@ -76,17 +70,17 @@ def files(
             )
     file = read_file(path, f"a file of interactions ({FORMATS})")
     log = _read_log(file, columns)
-    table, bad = _parsed(log)
-    table, dropped = _without_bad_rows(log, table, bad, on_bad_rows)
+    table, faults = _parsed(log)
+    table, dropped = _without_bad_rows(log, table, faults, on_bad_rows)
     if "position" in table.column_names:
         order = pc.sort_indices(table, sort_keys=[("position", "ascending")])
         table = table.take(order)
-    hashes = {file.name: file.sha256}
+    read = [file]
     if items is None:
         catalogue = _items_of(table, file.name)
     else:
         items_file = read_file(place_of(items, path.parent), f"a file of items ({FORMATS})")
-        hashes[items_file.name] = items_file.sha256
+        read.append(items_file)
         hint = " Name yours with --set data.options.item_columns.OURS=YOURS."
         catalogue = read_items(items_file, item_columns or {}, hint)
         of_log, of_items = in_one_type(table["item_id"], catalogue["item_id"])
@@ -102,7 +96,8 @@ def files(
             "source": "files",
             "path": str(path),
             "options": {"items": items, **options},
-            "sha256": hashes,
+            "sha256": {file.name: file.sha256 for file in read},
+            **marks_said(*read),
             "rows_dropped": dropped,
         },
     )
@@ -112,88 +107,99 @@ def files(
 class _Log:
     """The interactions as they stand in the file, under our names.
 
-    `n_ragged` lines of `n_columns` expected were left out because they have more or fewer values;
-    `delimiter` is None for Parquet.
+    `n_ragged` rows were left out because they have more or fewer values than the header; `text` is
+    None for Parquet.
     """
 
-    file: FileContent
+    name: str
     table: pa.Table
     theirs: dict[str, str]
-    delimiter: str | None
-    n_columns: int
+    text: Delimited | None
     n_ragged: int = 0
 
     def place(self, row: int) -> str:
         """ "line 7" of delimited text, "row 6" of Parquet."""
-        if self.delimiter is None:
-            return f"row {row + 1}"
-        return f"line {line_of_row(self.file.content, row, self.delimiter)}"
+        return f"row {row + 1}" if self.text is None else f"line {self.text.line_of_row(row)}"
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Rows of a column that cannot be read, and what is said of the first."""
+
+    column: str
+    rows: pa.ChunkedArray
+    said: str
 
 
 def _read_log(file: FileContent, columns: dict[str, str]) -> _Log:
-    kind = format_of(file.name)
-    whole = read_parquet(file) if kind == ".parquet" else None
-    delimiter = DELIMITERS.get(kind)
-    found = (
-        whole.column_names
-        if whole is not None
-        else header_of(file.content, file.name, delimiter or ",")
-    )
+    text = delimited(file)
+    whole = read_parquet(file) if text is None else None
+    found = text.header if text is not None else whole.column_names
     theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
     needed = {"user_id", "item_id", *columns}
     for ours, name in theirs.items():
         if ours in needed and name not in found:
-            if len(found) == 1 and delimiter:
+            if len(found) == 1 and text:
                 raise DataError(
                     f"{file.name}: the first line has one column, {found[0]!r}. Expected several, "
                     "separated by commas in .csv and by tabs in .tsv."
                 )
             near = get_close_matches(name, found, n=1, cutoff=0.5)
+            key = f"data.options.columns.{ours}={near[0] if near else '…'}"
             raise DataError(
                 f"{file.name}: column '{name}' is missing; found {', '.join(found)}. Expected "
-                f"user_id and item_id at least; name yours with --set data.options.columns.{ours}="
-                f"{near[0] if near else '…'}."
+                f"user_id and item_id at least; name yours with --set {shlex.quote(key)}."
             )
     theirs = {ours: name for ours, name in theirs.items() if name in found}
-    if whole is None:
-        names = list(dict.fromkeys(theirs.values()))
-        whole, n_ragged = read_as_text(file.content, file.name, names, delimiter or ",")
+    if text is not None:
+        whole, n_ragged = text.as_text(list(dict.fromkeys(theirs.values())))
     else:
         n_ragged = 0
     table = pa.table({ours: whole[name] for ours, name in theirs.items()})
-    return _Log(file, table, theirs, delimiter, len(found), n_ragged)
+    return _Log(file.name, table, theirs, text, n_ragged)
 
 
-def _parsed(log: _Log) -> tuple[pa.Table, dict[str, pa.ChunkedArray]]:
-    """The columns in their types, and for each which rows are bad."""
-    readers: dict[str, Any] = {
+def _parsed(log: _Log) -> tuple[pa.Table, list[_Fault]]:
+    """The columns in their types, and which rows of them are bad."""
+    readers: dict[str, Callable[[pa.ChunkedArray], Marked]] = {
         "user_id": as_ids,
         "item_id": as_ids,
         "rating": as_numbers,
-        "position": as_numbers,
-        "timestamp": lambda column: as_seconds(column, log.file.name),
+        "position": as_places,
         "event": _texts,
         "title": _texts,
     }
-    columns, bad = {}, {}
+    columns, faults = {}, []
     for name in log.table.column_names:
-        column = log.table[name]
+        column, described = log.table[name], f"{log.name}: column '{log.theirs[name]}'"
         if pa.types.is_nested(column.type):
             raise DataError(
-                f"{log.file.name}: column '{log.theirs[name]}' is of type {column.type}; expected "
-                "one value in each row."
+                f"{described} is of type {column.type}; expected one value in each row."
             )
         try:
-            columns[name], bad[name] = readers[name](column)
+            if name == "timestamp":
+                moments = as_moments(column, described)
+                columns[name] = moments.seconds
+                if moments.nanoseconds is not None:
+                    columns["nanosecond"] = moments.nanoseconds
+                faults += [_Fault(name, rows, said) for said, rows in moments.bad.items()]
+            else:
+                columns[name], bad = readers[name](column)
+                faults.append(_Fault(name, bad, EXPECTED.get(name, "")))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                f"{log.file.name}: column '{log.theirs[name]}' of type {column.type} does not read "
-                f"as {name}. Expected text or numbers."
+                f"{described} of type {column.type} does not read as {name}. Expected text or "
+                "numbers."
             ) from error
-    if "event" in columns and "rating" in bad:
+    if "event" in columns:
         consumed = pc.not_equal(columns["event"], SKIP)
-        bad["rating"] = pc.and_(bad["rating"], consumed)
-    return pa.table(columns), bad
+        faults = [
+            replace(fault, rows=pc.and_(fault.rows, consumed))
+            if fault.column == "rating"
+            else fault
+            for fault in faults
+        ]
+    return pa.table(columns), faults
 
 
 def _texts(column: pa.ChunkedArray) -> Marked:
@@ -202,45 +208,44 @@ def _texts(column: pa.ChunkedArray) -> Marked:
 
 
 def _without_bad_rows(
-    log: _Log, table: pa.Table, bad: dict[str, pa.ChunkedArray], on_bad_rows: str
+    log: _Log, table: pa.Table, faults: list[_Fault], on_bad_rows: str
 ) -> tuple[pa.Table, int]:
     """The rows that can be read, and how many could not."""
-    unreadable = reduce(pc.or_, bad.values())
+    unreadable = reduce(pc.or_, (fault.rows for fault in faults))
     n_bad = (pc.sum(unreadable).as_py() or 0) + log.n_ragged
     if n_bad == 0:
         return table, 0
     if on_bad_rows == "error":
         rows = "row" if n_bad == 1 else "rows"
         raise DataError(
-            f"{log.file.name} {_first_fault(log, bad)}. Fix it or pass "
+            f"{log.name} {_first_fault(log, faults)}. Fix it or pass "
             f"--set data.options.on_bad_rows=drop ({n_bad} {rows} would be dropped)."
         )
     n_rows = table.num_rows + log.n_ragged
     if n_bad == n_rows:
         raise DataError(
-            f"{log.file.name}: none of {n_rows} rows can be read; {_first_fault(log, bad)}."
+            f"{log.name}: none of {n_rows} rows can be read; {_first_fault(log, faults)}."
         )
     warnings.warn(
-        DataWarning(f"{log.file.name}: dropped {n_bad} of {n_rows} rows, which cannot be read."),
+        DataWarning(f"{log.name}: dropped {n_bad} of {n_rows} rows, which cannot be read."),
         stacklevel=3,
     )
     return table.filter(pc.invert(unreadable)), n_bad
 
 
-def _first_fault(log: _Log, bad: dict[str, pa.ChunkedArray]) -> str:
-    if log.n_ragged:
-        delimiter = log.delimiter or ","
-        line, count = first_ragged_line(log.file.content, log.n_columns, delimiter)
-        return f"line {line}: {count} values. Expected {log.n_columns}, as in the first line"
-    firsts = {name: pc.index(mask, True).as_py() for name, mask in bad.items()}
-    name = min((name for name in firsts if firsts[name] >= 0), key=lambda name: firsts[name])
-    value = log.table[name][firsts[name]].as_py()
+def _first_fault(log: _Log, faults: list[_Fault]) -> str:
+    if log.n_ragged and log.text:
+        line, count = log.text.first_ragged_line()
+        return f"line {line}: {count} values. Expected {len(log.text.header)}, as in the first line"
+    firsts = [(pc.index(fault.rows, True).as_py(), fault) for fault in faults]
+    row, fault = min((found for found in firsts if found[0] >= 0), key=lambda found: found[0])
+    value = log.table[fault.column][row].as_py()
     value = value.strip() if isinstance(value, str) else value
     value = "" if value is None or value == "" else f" {repr(value)[:60]}"
-    explained = EXPECTED[name]
+    explained = fault.said
     if not value:
         explained = "is empty. Expected" + explained.partition("Expected")[2]
-    return f"{log.place(firsts[name])}: {log.theirs[name]}{value} {explained}"
+    return f"{log.place(row)}: {log.theirs[fault.column]}{value} {explained}"
 
 
 def _items_of(table: pa.Table, name: str) -> pa.Table:

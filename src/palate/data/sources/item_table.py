@@ -2,29 +2,52 @@
 # (pyarrow makes its compute functions when it is imported)
 """The item table as people bring it: CSV, TSV or Parquet, ids of either kind."""
 
+import warnings
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from palate.data.reading import FileContent, header_of, line_of_row, read_inferred
-from palate.data.reading.values import as_ids
-from palate.errors import DataError
+from palate.data.reading import Delimited, FileContent
+from palate.data.reading.members import PARQUET
+from palate.data.reading.quotation import begins_with_mark
+from palate.data.reading.values import as_ids, texts_in
+from palate.errors import DataError, DataWarning
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}  # the last is RecBole's
 FORMATS = ".csv, .tsv, .csv.gz, .tsv.gz or .parquet"
 
 
-def format_of(name: str) -> str:
-    """ ".csv", ".tsv" or ".parquet", told from a file's name."""
-    stem = name.lower().removesuffix(".gz")
+def format_of(file: FileContent) -> str:
+    """ ".csv", ".tsv", ".inter" or ".parquet", told from how a file begins and from its name."""
+    if file.content.startswith(PARQUET):
+        return ".parquet"
+    stem = file.name.lower().removesuffix(".gz")
     for suffix in (*DELIMITERS, ".parquet"):
         if stem.endswith(suffix):
             return suffix
-    raise DataError(f"{name} has an unknown ending. Expected {FORMATS}; convert or rename it.")
+    raise DataError(f"{file.name} has an unknown ending. Expected {FORMATS}; convert or rename it.")
 
 
-def read_parquet(file: FileContent) -> pa.Table:
-    """A Parquet file as a table; DataError if it is damaged."""
+def delimited(file: FileContent) -> Delimited | None:
+    """A file as delimited text, told from its name; None for Parquet."""
+    kind = format_of(file)
+    return None if kind == ".parquet" else Delimited(file.content, file.name, DELIMITERS[kind])
+
+
+def marks_said(*files: FileContent) -> dict[str, dict[str, str]]:
+    """For the manifest: what quotation marks are in tab-separated files where a field begins so."""
+    texts = [delimited(file) for file in files]
+    said = {
+        text.name: "quoting" if text.quoted else "text"
+        for text in texts
+        if text and text.delimiter == "\t" and begins_with_mark(text.content, text.delimiter)
+    }
+    return {"quotation_marks": said} if said else {}
+
+
+def read_parquet(file: FileContent, may_be_empty: bool = False) -> pa.Table:
+    """A Parquet file as a table; DataError if it is damaged, or has no rows."""
     try:
         table = pq.read_table(pa.BufferReader(file.content))
     except (pa.ArrowInvalid, OSError) as error:
@@ -34,11 +57,17 @@ def read_parquet(file: FileContent) -> pa.Table:
         ) from error
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(f"{file.name}: two columns have one name. Expected each name once.")
+    if table.num_rows == 0 and not may_be_empty:
+        raise DataError(f"{file.name} is empty: it holds no rows. Expected at least one.")
     return table
 
 
 def read_items(
-    file: FileContent, names: dict[str, str], hint: str = "", numbered: bool = False
+    file: FileContent,
+    names: dict[str, str],
+    hint: str = "",
+    numbered: bool = False,
+    title_names: tuple[str, ...] = ("title",),
 ) -> pa.Table:
     """An item table with item_id, title and whatever further columns the file has.
 
@@ -47,17 +76,16 @@ def read_items(
         names: our name of a column → its name in the file; the rest keep their names.
         hint: how to name a column that is missing, for errors.
         numbered: a file without item_id numbers its rows from 0.
+        title_names: names that the title may have where `names` has none; the first that is there.
 
     Raises:
         DataError: the id or title column is missing, an id is empty, or the file is damaged.
     """
-    kind = format_of(file.name)
-    whole = read_parquet(file) if kind == ".parquet" else None
-    delimiter = DELIMITERS.get(kind, ",")
-    found = (
-        whole.column_names if whole is not None else header_of(file.content, file.name, delimiter)
-    )
-    theirs = {"item_id": "item_id", "title": "title", **names}
+    text = delimited(file)
+    whole = read_parquet(file) if text is None else None
+    found = text.header if text is not None else whole.column_names
+    known_as = next((name for name in title_names if name in found), "title")
+    theirs = {"item_id": "item_id", "title": known_as, **names}
     if numbered and theirs["item_id"] not in found:
         del theirs["item_id"]
     for name in theirs.values():
@@ -67,31 +95,49 @@ def read_items(
                 f"{', '.join(theirs.values())}.{hint}"
             )
     texts = [theirs[ours] for ours in ("item_id", "title") if ours in theirs]
-    table = whole or read_inferred(file.content, file.name, texts, delimiter)
+    table = whole if text is None else text.inferred(texts)
     for name in texts:
-        if pa.types.is_nested(table[name].type) or pa.types.is_binary(table[name].type):
-            raise DataError(
-                f"{file.name}: column '{name}' is of type {table[name].type}. Expected text or "
-                "numbers."
-            )
-    if "item_id" in theirs:
-        ids, bad = as_ids(table[theirs["item_id"]])
-        if pc.any(bad).as_py():
-            row = pc.index(bad, True).as_py()
-            place = f"row {row + 1}"
-            if whole is None:
-                place = f"line {line_of_row(file.content, row, delimiter)}"
-            raise DataError(f"{file.name} {place}: item_id is empty. Mend or delete the line.")
-    else:
+        if pa.types.is_nested(table[name].type):
+            raise _no_text(file, name, table)
+    try:
+        title = titles_of(table[name := theirs["title"]])
+        ids, bad = as_ids(table[name := theirs["item_id"]]) if "item_id" in theirs else (None, None)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _no_text(file, name, table) from error
+    if ids is None:
         ids = pa.array(range(table.num_rows), pa.int64())
-    columns = {"item_id": ids, "title": titles_of(table[theirs["title"]])}
-    columns |= {ours: table[name] for ours, name in names.items() if ours not in columns}
-    taken = {*columns, *theirs.values(), ""}  # pandas writes its index without a name
-    return pa.table(columns | {name: table[name] for name in found if name not in taken})
+    elif pc.any(bad).as_py():
+        row = pc.index(bad, True).as_py()
+        place = f"row {row + 1}" if text is None else f"line {text.line_of_row(row)}"
+        raise DataError(f"{file.name} {place}: item_id is empty. Mend or delete the line.")
+    read = {"item_id": ids, "title": title}
+    read |= {ours: table[name] for ours, name in names.items() if ours not in read}
+    taken = {*read, *theirs.values(), ""}
+    _warn_of_nameless(table, found, file.name)
+    return pa.table(read | {name: table[name] for name in found if name not in taken})
+
+
+def _no_text(file: FileContent, name: str, table: pa.Table) -> DataError:
+    kind = table[name].type
+    return DataError(f"{file.name}: column '{name}' is of type {kind}. Expected text or numbers.")
+
+
+def _warn_of_nameless(table: pa.Table, found: list[str], name: str) -> None:
+    """Columns without a name are left out; the index of pandas, 0, 1, 2, …, says nothing anyway."""
+    nameless = [table.column(place) for place, column in enumerate(found) if column == ""]
+    numbers = pa.array(range(table.num_rows), pa.int64())
+    if all(pa.types.is_integer(column.type) and _is(column, numbers) for column in nameless):
+        return
+    warnings.warn(
+        DataWarning(f"{name}: left out {len(nameless)} column(s) that have no name. Name them."),
+        stacklevel=3,
+    )
+
+
+def _is(column: pa.ChunkedArray, numbers: pa.Array) -> bool:
+    return pc.all(pc.equal(column, numbers), skip_nulls=False).as_py() is True
 
 
 def titles_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Titles as text without blanks around them; an empty one stays empty."""
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    return pc.utf8_trim_whitespace(pc.fill_null(pc.cast(column, pa.string()), ""))
+    return pc.fill_null(texts_in(column), "")

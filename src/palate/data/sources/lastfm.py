@@ -45,7 +45,7 @@ def lastfm(path: str | Path, windows: Literal["llara", "sdpo"] = "llara") -> Sou
         DataError: a file is missing or not whole, or a row is not of this form.
     """
     artists = _read(path, "items.tsv")
-    table = read_delimited(artists.content, artists.name, ARTISTS, "\t", quoted=False)
+    table = read_delimited(artists.content, artists.name, ARTISTS, "\t", may_quote=False)
     items = table.rename_columns(["item_id", "title"])
     training = _read(path, "train_sequences.jsonl")
     rows = read_json_rows(training)
@@ -56,7 +56,9 @@ def lastfm(path: str | Path, windows: Literal["llara", "sdpo"] = "llara") -> Sou
         users += _ids([user], "user", place) * len(ids)
         consumed += ids
     files = {split: _read(path, name) for split, name in WINDOW_FILES[windows].items()}
-    titles = Titles(ids_by_title(items, artists.name), ALIASES, hint="Add it to items.tsv.")
+    titles = Titles(
+        ids_by_title(items, artists.name), ALIASES, hint=lambda *_: "Add it to items.tsv."
+    )
     held_out = [
         (split, window)
         for split, file in files.items()

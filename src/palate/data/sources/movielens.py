@@ -68,7 +68,7 @@ def movielens(path: str | Path) -> SourceTables:
 
 
 def _with_tabs(content: bytes, name: str) -> pa.Table:
-    return read_delimited(content, name, RATINGS, "\t", header=False, quoted=False)
+    return read_delimited(content, name, RATINGS, "\t", header=False, may_quote=False)
 
 
 def _movies(content: bytes) -> pa.Table:

@@ -10,8 +10,9 @@ from typing import Literal
 import pyarrow as pa
 
 from palate.data.reading import FileContent, listed, place_of, read_file, read_json_rows
-from palate.data.sources.candidate_file import split_of, title_column
-from palate.data.sources.item_table import read_items, read_parquet
+from palate.data.reading.members import PARQUET
+from palate.data.sources.candidate_file import TITLE_NAMES, split_of
+from palate.data.sources.item_table import marks_said, read_items, read_parquet
 from palate.data.sources.preference_forms import Preference, read_preference
 from palate.data.sources.titles import Titles, ids_by_title, items_of_titles
 from palate.data.tables import SourceTables
@@ -59,14 +60,15 @@ def preferences(
         rows = _together(rows, str(path))
     elif contents[0][0] is None:
         _warn_of_shared_prompts([row.prompt for _, row in rows], str(path))
-    catalogue, titles = None, Titles(grows=True)
+    catalogue, titles, marks = None, Titles(grows=True), {}
     if items is not None:
         folder = path.parent if path.is_file() else path
         items_file = read_file(place_of(items, folder), "a file of titles (.csv, .tsv or .parquet)")
         hashes[items_file.name] = items_file.sha256
-        catalogue = read_items(items_file, title_column(items_file), numbered=True)
+        catalogue = read_items(items_file, {}, numbered=True, title_names=TITLE_NAMES)
+        marks = marks_said(items_file)
         known = ids_by_title(catalogue, items_file.name)
-        titles = Titles(known, hint=f"Add it to {items_file.name}.")
+        titles = Titles(known, hint=lambda *_: f"Add it to {items_file.name}.")
     interactions, lists, texts = _tables(rows, titles)
     return SourceTables(
         interactions=interactions,
@@ -76,6 +78,7 @@ def preferences(
             "path": str(path),
             "options": {"items": items, "same_prompt": same_prompt},
             "sha256": hashes,
+            **marks,
             "counts": {"rows": n_rows, "contexts": len(rows), "titles_repeated": repeats},
         },
         lists=lists,
@@ -85,7 +88,7 @@ def preferences(
 
 def read_preferences(file: FileContent) -> list[Preference]:
     """The preferences of one file; DataError names file, row and key of the first that is wrong."""
-    if file.name.lower().endswith(".parquet"):
+    if file.content.startswith(PARQUET):
         found = enumerate(read_parquet(file).to_pylist(), 1)
         rows = [(f"{file.name} row {number}", row) for number, row in found]
         if not rows:

@@ -1,9 +1,11 @@
 """Titles as names of items: for sources that name items by what they are called."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
+from unicodedata import normalize
 
 import pyarrow as pa
 
@@ -14,33 +16,38 @@ ItemId = int | str
 
 @dataclass(frozen=True)
 class Titles:
-    """Item ids by title.
+    """Item ids by title; a letter and its accent are one character, as in Unicode's form NFC.
 
     Attributes:
-        ids: title → item id.
+        ids: title in the form NFC → item id.
         aliases: a title spelled otherwise → the title in the catalogue.
         grows: there is no catalogue: a title met for the first time becomes the next item.
-        hint: what to do about an unknown title; TITLE and NEAREST in it are filled in.
+        hint: (title, nearest title of the catalogue) → what to do about an unknown title.
     """
 
     ids: dict[str, ItemId] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     grows: bool = False
-    hint: str = "Add it to the items."
+    hint: Callable[[str, str], str] = lambda title, nearest: "Add it to the items."
 
     def id_of(self, title: str, place: str) -> ItemId:
         """The item a title names; DataError with the nearest title if there is none."""
-        known = self.aliases.get(title, title)
+        composed = normalize("NFC", title)
+        known = normalize("NFC", self._aliases.get(composed, composed))
         if known in self.ids:
             return self.ids[known]
         if self.grows:
             return self.ids.setdefault(known, len(self.ids))
         near = get_close_matches(known, self.ids, n=1, cutoff=0.5)
-        hint = self.hint.replace("NEAREST", near[0] if near else "title in the catalogue")
+        hint = self.hint(title, near[0] if near else "title in the catalogue")
         raise DataError(
             f"{place}: the catalogue has no item with the title '{known}'."
-            f"{did_you_mean(known, near)} {hint.replace('TITLE', title)}"
+            f"{did_you_mean(known, near)} {hint}"
         )
+
+    @cached_property
+    def _aliases(self) -> dict[str, str]:
+        return {normalize("NFC", title): known for title, known in self.aliases.items()}
 
 
 def ids_by_title(items: pa.Table, name: str) -> dict[str, ItemId]:
@@ -49,7 +56,7 @@ def ids_by_title(items: pa.Table, name: str) -> dict[str, ItemId]:
     shared: set[str] = set()
     columns = items["title"].to_pylist(), items["item_id"].to_pylist()
     for title, item in zip(*columns, strict=True):
-        if not (known := title.strip()):
+        if not (known := normalize("NFC", title.strip())):
             continue
         if known in ids:
             shared.add(known)
