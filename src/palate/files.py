@@ -1,5 +1,6 @@
 """Writing files whole or not at all, and knowing them again by their hash."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,12 @@ import pyarrow.parquet as pq
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends without error.
 
-    Works for files and folders alike; a folder already there is replaced.
+    Works for files and folders alike. A folder replaces a folder; a file never does, as people name
+    a folder by mistake.
+
+    Raises:
+        IsADirectoryError: a file should take the place of a folder.
+        OSError: the disk is full or cannot be written to; names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -25,8 +31,14 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if path.is_dir():
+            if not temporary.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             shutil.rmtree(path)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary), temporary):
+            error.filename, error.filename2 = str(path), None  # a full disk names no file
+        raise
     finally:
         _remove(temporary)
 

@@ -19,6 +19,7 @@ app = App(
     help_epilogue="Start with: palate run examples/demo.yaml",
     version=palate.__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says so in a sentence
 )
 
 

@@ -1,7 +1,6 @@
 """Negative samplers by name; third parties add theirs by the entry points `palate.negatives`."""
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from palate.data.prepared import Prepared
@@ -22,6 +21,7 @@ from palate.negatives.popularity import Popularity, popularity
 from palate.negatives.sampler import Mixture, NegativeSampler
 from palate.negatives.static import Observed, Uniform, observed, uniform
 from palate.options import read_options
+from palate.plugins import plugins
 
 __all__ = [
     "SAMPLERS",
@@ -63,8 +63,7 @@ def samplers() -> dict[str, SamplerOf]:
     The parameters after the prepared data are the sampler's options (`align.sampler_options`);
     they are checked against their annotations before it is called.
     """
-    found = {entry.name: entry.load() for entry in entry_points(group="palate.negatives")}
-    return {**found, **SAMPLERS}
+    return {**plugins("palate.negatives"), **SAMPLERS}
 
 
 def check_sampler_options(name: str, options: Mapping[str, Any]) -> list[str]:

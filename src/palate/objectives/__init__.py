@@ -1,7 +1,6 @@
 """Preference objectives: pure functions of `CandidateScores` that return a loss per context."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from palate.objectives.multi_negative import dmpo, mppo, s_dpo
 from palate.objectives.pairwise import dpo, ipo, lipo, simpo
 from palate.objectives.scores import CandidateScores
 from palate.objectives.set_wise import mult_dpo, pl_dpo, setwise_bound_gap
+from palate.plugins import plugins
 
 # (scores, beta=…, further options by keyword) → (B,) loss in nats
 Objective = Callable[..., Tensor]
@@ -29,8 +29,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 def objectives() -> dict[str, Objective]:
     """All objectives by name: those of `OBJECTIVES` and of the entry points `palate.objectives`."""
-    found = {entry.name: entry.load() for entry in entry_points(group="palate.objectives")}
-    return {**found, **OBJECTIVES}
+    return {**plugins("palate.objectives"), **OBJECTIVES}
 
 
 __all__ = [

@@ -11,7 +11,6 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import entry_points
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +27,7 @@ from palate.data.sources.simulate import simulate
 from palate.data.tables import SourceTables
 from palate.errors import ConfigError, DataWarning, did_you_mean
 from palate.options import read_options
+from palate.plugins import plugins
 
 Source = Callable[..., SourceTables]
 BUILT_IN: dict[str, Source] = {
@@ -47,8 +47,7 @@ thousands of characters would push everything else out of a prompt; names are sh
 
 def sources() -> dict[str, Source]:
     """All sources by name: the built-in ones and those of installed entry points."""
-    found = {entry.name: entry.load() for entry in entry_points(group="palate.sources")}
-    return {**found, **BUILT_IN}
+    return {**plugins("palate.sources"), **BUILT_IN}
 
 
 def source_options(name: str) -> dict[str, inspect.Parameter]:
