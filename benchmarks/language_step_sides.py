@@ -76,7 +76,7 @@ class Steps:
         if given.trl:
             tokenizer = self.policy.tokenizer
             pairs = [
-                {"prompt": tokenizer.decode(p), "chosen": titles[c], "rejected": titles[r]}
+                {"prompt": tokenizer.decode(p[1:]), "chosen": titles[c], "rejected": titles[r]}
                 for p, (c, r) in zip(prompts, item_ids[:, :2], strict=True)
             ]
             same = (self.policy.model, self.reference, self.optimiser, tokenizer)

@@ -23,13 +23,9 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 
-PACKAGES = (
-    "trl==1.16.0",
-    "datasets==5.2.0",
-    "dill==0.4.1",
-    "multiprocess==0.70.19",
-    "pandas==3.1.1",
-    "xxhash==4.1.0",
+LISTED = Path(__file__).parents[1] / "tests" / "peers" / "trl.txt"
+PACKAGES = tuple(
+    line for line in LISTED.read_text("utf-8").splitlines() if line and not line.startswith("#")
 )
 """TRL and what it needs besides Palate's own dependencies and `[dev]`."""
 FOLDERS = Path.home() / ".cache" / "palate-benchmarks"

@@ -25,6 +25,8 @@ SCORES_NOTHING = ("name_or_path", "transformers_version", "architectures", "dtyp
 """Keys of a model's configuration on which no score depends; nor on those that begin with _."""
 SCALE = ("r", "lora_alpha")
 """Keys of an adapter's configuration by which its updates are scaled."""
+READS_NOT = ("truncation", "padding", "post_processor")
+"""Parts of a tokenizer that no policy reads."""
 
 
 def fingerprint(policy: Policy, precision: str) -> dict[str, str]:
@@ -117,11 +119,13 @@ def _tokenizer(tokenizer: Any) -> str:
         return "none"
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    if backend is not None:  # how batches are cut and padded changes with use, and no title
-        rules = {k: v for k, v in rules.items() if k not in ("truncation", "padding")}
-    template = getattr(tokenizer, "chat_template", None)
-    special = [tokenizer.bos_token_id, tokenizer.eos_token_id, template]
-    return _json([type(tokenizer).__name__, rules, special])
+    if backend is not None:
+        # how batches are cut and padded changes with use, what is put around texts with saving: no
+        # policy reads any of it, nor the chat template but as the chat that was made of it
+        rules = {k: v for k, v in rules.items() if k not in READS_NOT}
+    special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    made_by = type(tokenizer).__name__ if backend is None else ""  # the rules say it all
+    return _json([made_by, rules, special])
 
 
 def _json(content: Any) -> str:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from palate.files import write_json, write_text
 from palate.policies.language.adapters import Adapter, load_model, save_model
+from palate.policies.language.portable import save_tokenizer
 from palate.policies.language.prompters import read_saved, saved_chat
 from palate.policies.language.weights import pretrained
 from palate.policies.settings import SETTINGS
@@ -27,7 +28,7 @@ def write_policy(policy: LanguagePolicy, folder: Path, apart: bool) -> None:
         apart: keep adapters out of the written weights.
     """
     places = save_model(policy.model, folder, apart, policy.quantized)
-    policy.tokenizer.save_pretrained(folder)
+    save_tokenizer(policy.tokenizer, policy.prompter.begin.tolist(), policy.chat, folder)
     write_text(policy.prompts, folder / "prompts.txt")
     if policy.items is not None:
         pq.write_table(policy.items, folder / "items.parquet")
