@@ -9,6 +9,8 @@ from torch import Tensor
 
 from palate.config.training import AlignConfig
 from palate.errors import ConfigError, did_you_mean
+from palate.negatives import SAMPLERS
+from palate.negatives.sampler import KNOWN_LOG_Q, unknown_log_q
 from palate.objectives import CandidateScores, DynamicPO, objectives
 from palate.objectives.batch_beta import BatchBeta
 from palate.objectives.dynamicpo import ONE_POSITIVE, SET_WISE
@@ -78,6 +80,8 @@ def objective_problems(align: Mapping[str, Any]) -> list[str]:
             problems.append(f"{key}: sft has no options.")
         elif name in objectives():
             problems += _read(name, given)[1] or _refused(name, given)
+    if align.get("log_q") is not None:
+        problems += _without_log_q(names, align["negatives"])
     if align["dynamicpo"] is not None and align["batch_beta"] is not None:
         problems.append(
             "align.dynamicpo and align.batch_beta both choose beta; leave one of them out."
@@ -106,6 +110,23 @@ def _refused(name: str, given: Any) -> list[str]:
     except ConfigError as error:
         return [f"align.objective_options.{name}: {error}"]
     return []
+
+
+def _without_log_q(names: list[str], negatives: Any) -> list[str]:
+    """What is wrong where a correction for the samplers is asked for."""
+    pair = CandidateScores(
+        torch.zeros(1, 2), levels=torch.tensor([[1, 0]]), log_q=torch.zeros(1, 2)
+    )
+    problems = []
+    for name in names:
+        try:
+            if name in objectives():
+                objectives()[name](pair)
+        except ConfigError as error:
+            problems.append(f"align.log_q: {error}")
+    drawn = negatives if isinstance(negatives, Mapping) else {}
+    unknown = [name for name in drawn if name in SAMPLERS and name not in KNOWN_LOG_Q]
+    return [*problems, *map(unknown_log_q, unknown)]
 
 
 def _read(name: str, given: Any) -> tuple[dict[str, Any], list[str]]:

@@ -155,6 +155,7 @@ def _align_round(run: Run, one: Round, start: Path, end: Path, steps_before: int
         options.moments_together,
         options.pool,
         one.stage,
+        options.log_q,
     )
     _save(policy, end, done._replace(steps=steps_before + done.steps))
 

@@ -113,6 +113,10 @@ class AlignConfig(TrainingOptions):
     stochastic_topk and self_play, which ask the policy."""
     sampler_options: dict[str, dict[str, Any]] = Field(default={})
     """Sampler → its options, such as {popularity: {alpha: 0.5}, fixed: {path: negatives.csv}}."""
+    log_q: Literal["centred", "plain"] | None = None
+    """Correct s_dpo, mult_dpo and pl_dpo for how often the samplers draw each item (uniform and
+    popularity, and mixtures of the two): centred takes out what differs between the negatives of a
+    context, so nothing with one of them; plain subtracts log q as it is. Null: no correction."""
     pool: PoolConfig = PoolConfig()
     """What samplers that ask the policy choose from."""
     exclude_history: bool = True

@@ -12,13 +12,30 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palate.data.contexts import Context, Ids
+from palate.errors import ConfigError
 from palate.negatives.live import LiveSampler, Visit
+
+KNOWN_LOG_Q = ("uniform", "popularity")
+"""Samplers of ours of which it is known how often they draw each item."""
+
+
+def unknown_log_q(name: str) -> str:
+    """What is wrong with a sampler where `align.log_q` is asked for."""
+    return (
+        f"align.log_q: how often '{name}' draws an item is not known. Draw from "
+        f"{' and '.join(KNOWN_LOG_Q)} alone, or leave align.log_q out."
+    )
 
 
 class NegativeSampler(Protocol):
-    """Draws negatives for one context."""
+    """Draws negatives for one context.
+
+    One that has `log_probabilities`, (items,) log-probabilities of a single draw, can be corrected
+    for (`align.log_q`).
+    """
 
     def draw(self, context: Context, count: int, exclude: Ids, key: tuple[int, ...]) -> Ids:
         """Up to `count` distinct item ids outside `exclude`; fewer only if there are no more.
@@ -51,6 +68,21 @@ class Mixture:
     def count(self) -> int:
         """Most negatives a context gets."""
         return sum(count for _, count in self.parts.values())
+
+    def log_q(self) -> NDArray[np.float64]:
+        """(items,) log of how often each item is drawn for a context, on average, were nothing
+        excluded and items drawn anew each time: log Σ_s count_s q_s(i) over the samplers s.
+
+        Raises:
+            ConfigError: of a sampler that is not known; it has no `log_probabilities` (items,).
+        """
+        terms = []
+        for name, (sampler, count) in self.parts.items():
+            log_probabilities = getattr(sampler, "log_probabilities", None)
+            if log_probabilities is None:
+                raise ConfigError(unknown_log_q(name))
+            terms.append(np.log(count) + log_probabilities)
+        return np.logaddexp.reduce(terms)
 
     @cached_property
     def static(self) -> list[tuple[int, NegativeSampler, int]]:

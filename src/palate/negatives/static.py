@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palate.data.contexts import Context, Ids
 from palate.data.prepared import Prepared
@@ -19,6 +20,11 @@ class Uniform:
     """
 
     n_items: int
+
+    @property
+    def log_probabilities(self) -> NDArray[np.float64]:
+        """(items,) log-probability of each item in a single draw with nothing excluded."""
+        return np.full(self.n_items, -np.log(self.n_items))
 
     def draw(self, context: Context, count: int, exclude: Ids, key: tuple[int, ...]) -> Ids:
         """See `NegativeSampler.draw`."""

@@ -33,8 +33,13 @@ class CandidateScores:
             None, where a candidate is one token (an item id), is 1 everywhere.
         weights: (B, K) at least 0: of a negative, how credible it is as one; of a positive, how
             sure the preference is. Only ratios of positives count. None is 1 everywhere.
-        log_q: (B, K) log-probability with which each negative was drawn, up to a constant; not
-            read elsewhere. For softmax objectives, which a sampler would bias. None is uniform.
+        log_q: (B, K) log-probability with which each negative was drawn, up to a constant where
+            it is centred; not read elsewhere. For softmax objectives, which a sampler would bias.
+            None is uniform.
+        centre_log_q: True (default): what is subtracted is log q_i + log mean_j exp(−log q_j), so
+            that a constant log_q changes nothing, and with one negative nothing is removed. False:
+            it is log q_i as it is, which must then be the true log-probability (of all draws
+            together: the log of how often the item is drawn, on average).
         check: also check the values, at the price of one synchronisation with the host here and
             one more in each objective. With False an unusable context has the loss NaN.
             Default True.
@@ -53,6 +58,7 @@ class CandidateScores:
     lengths: Tensor | None = field(default=None, kw_only=True)
     weights: Tensor | None = field(default=None, kw_only=True)
     log_q: Tensor | None = field(default=None, kw_only=True)
+    centre_log_q: bool = field(default=True, kw_only=True)
     check: bool = field(default=True, kw_only=True)
     max_positives: int | None = field(default=None, kw_only=True)
 
@@ -161,7 +167,8 @@ class CandidateScores:
         """(B, K) what softmax objectives add to β h: log weight − correction at negatives, else 0.
 
         The correction of a negative i is log q_i + log mean_j exp(−log q_j), over all negatives j:
-        0 for uniform draws. None where there is nothing to add.
+        0 for uniform draws; or log q_i alone, where it is not centred. None where there is nothing
+        to add.
         """
         if "_inherited_masses" in self.__dict__:
             return self.__dict__["_inherited_masses"]
@@ -169,12 +176,8 @@ class CandidateScores:
         if self.weights is not None:
             added = self.weights.masked_fill(~self.negatives, 1.0).log()
         if self.log_q is not None:
-            inverse = (-self.log_q).masked_fill(~self.negatives, -math.inf)
-            empty = ~self.negatives.any(dim=1, keepdim=True)
-            total = inverse.masked_fill(empty, 0.0).logsumexp(dim=1, keepdim=True)
-            count = self.negatives.sum(dim=1, keepdim=True).clamp(min=1)
-            mean = total - count.to(total.dtype).log()
-            correction = (self.log_q + mean).masked_fill(~self.negatives, 0.0)
+            correction = self.log_q + self._log_mean_inverse_q if self.centre_log_q else self.log_q
+            correction = correction.masked_fill(~self.negatives, 0.0)
             added = -correction if added is None else added - correction
         return added
 
@@ -237,6 +240,16 @@ class CandidateScores:
             if (values := wide.__dict__.get(name)) is not None:
                 wide._set(name, values.double())
         return wide
+
+    @property
+    def _log_mean_inverse_q(self) -> Tensor:
+        """(B, 1) log mean exp(−log q) over the negatives of each context."""
+        assert self.log_q is not None
+        inverse = (-self.log_q).masked_fill(~self.negatives, -math.inf)
+        empty = ~self.negatives.any(dim=1, keepdim=True)
+        total = inverse.masked_fill(empty, 0.0).logsumexp(dim=1, keepdim=True)
+        count = self.negatives.sum(dim=1, keepdim=True).clamp(min=1)
+        return total - count.to(total.dtype).log()
 
     @cached_property
     def _negative_mass(self) -> Tensor:

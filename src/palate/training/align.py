@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ def align(
     together: int | None = None,
     pool: PoolConfig | None = None,
     stage: str = "align",
+    log_q: Literal["centred", "plain"] | None = None,
 ) -> Trained:
     """Minimise a preference objective over contexts with liked items and drawn negatives.
 
@@ -61,6 +62,8 @@ def align(
         trackers: what to log to.
         together: moments of one history that a pass reads, at most; None for the policy's own.
         pool: what negatives that ask the policy are chosen from; None for the default.
+        log_q: whether and how softmax objectives are corrected for how often the samplers draw each
+            item; see `AlignConfig.log_q`.
         stage: names the stage in the progress bar, in `train.jsonl` and among checkpoints.
 
     Returns:
@@ -84,6 +87,8 @@ def align(
     if isinstance(reference, Cached):
         _fill(reference, sets, policy, options, seed, live is not None)
 
+    drawn_log_q = None if log_q is None else torch.from_numpy(negatives.log_q()).float()
+
     def losses(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         seen: dict[str, Tensor] = {}
         if live is not None:
@@ -96,6 +101,8 @@ def align(
             reference=held_to,
             levels=batch["levels"],
             lengths=scored.lengths,
+            log_q=None if drawn_log_q is None else _of_items(drawn_log_q, batch),
+            centre_log_q=log_q != "plain",
             check=False,
             max_positives=batch["max_positives"],
         )
@@ -119,6 +126,11 @@ def align(
         states=states,
         watch_collapse=True,
     )
+
+
+def _of_items(values: Tensor, batch: dict[str, Any]) -> Tensor:
+    """(B, K) values of a batch's candidates; some item's at padding."""
+    return values[torch.from_numpy(batch["asked"].item_ids)].to(batch["levels"].device)
 
 
 def _fill(
