@@ -4,7 +4,9 @@ import itertools
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from transformers import (
     AutoTokenizer,
     GemmaTokenizer,
@@ -14,12 +16,22 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from palate.data.contexts import Context
+from palate.policies import LanguagePolicy, load_policy
+from palate.policies.fingerprint import fingerprint
 from palate.policies.language.chat import chat_of
 from palate.policies.language.from_scratch import train_tokenizer
 from palate.policies.language.portable import save_tokenizer
 from palate.policies.language.prompters import Prompter
 from palate.policies.language.prompts import parse_templates
-from policies.small_tokenizers import CHATS, KINDS, TITLES, WITHOUT_LINE_BREAKS, tokenizer_of
+from policies.small_tokenizers import (
+    CHATS,
+    KINDS,
+    TITLES,
+    WITHOUT_LINE_BREAKS,
+    model_for,
+    tokenizer_of,
+)
 
 ASKS = "Chosen so far:\n{history}\nNext:\n"
 HISTORY = np.array([0, 1, 5, 2])
@@ -123,3 +135,21 @@ def test_a_model_made_here_begins_its_texts_in_memory_and_saved(tmp_path):
     assert other("Velvet")["input_ids"] == [tokenizer.bos_token_id, *alone]
     rules = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
     assert rules["post_processor"]["type"] == "TemplateProcessing"
+
+
+@pytest.mark.parametrize(("chat", "begins"), [(None, True), (None, False), ("chatml", True)])
+def test_a_cached_reference_knows_the_policy_again(chat, begins, tmp_path):
+    tokenizer = tokenizer_of("byte_level_gpt2", chat, begins)
+    items = pa.table({"item_id": range(len(TITLES)), "title": TITLES})
+    around = chat_of(tokenizer, None, "test")
+    policy = LanguagePolicy(model_for(tokenizer), tokenizer, items, ASKS, chat=around)
+    policy.save(tmp_path)
+    again = load_policy(tmp_path)
+    assert again.tokenizer("Velvet") != tokenizer("Velvet") or chat or not begins
+    assert fingerprint(again, "fp32") == fingerprint(policy, "fp32")
+    asked = [np.array([1, 2, 3]), np.array([4])]
+    contexts = [
+        Context(history, np.array([0]), np.array([1]), n, n) for n, history in enumerate(asked)
+    ]
+    scored = [one.score(contexts, np.array([[0, 5], [0, 5]])).log_probs for one in (policy, again)]
+    torch.testing.assert_close(*scored)

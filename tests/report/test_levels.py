@@ -22,7 +22,8 @@ def graded(tmp_path_factory):
     several likes."""
     data = {"levels": [3.0, 4.0, 5.0], "disliked": 2.0, "positives": "window"}
     data["split"] = "by_user"
-    return shop(tmp_path_factory.mktemp("graded"), data=data)
+    align = {"metric": f"ndcg_graded@{K}"}
+    return shop(tmp_path_factory.mktemp("graded"), data=data, align=align)
 
 
 def by_hand(folder, stage):
@@ -49,6 +50,13 @@ def test_every_stage_has_it_and_ndcg_stays_binary(graded):
     assert difference["value"] == pytest.approx(
         by_hand(graded, "aligned") - by_hand(graded, "sft"), abs=1e-9
     )
+
+
+def test_a_checkpoint_can_be_chosen_by_it(graded):
+    lines = map(json.loads, (graded / "train.jsonl").read_text("utf-8").splitlines())
+    found = [line for line in lines if line["stage"] == "align" and f"eval_ndcg_graded@{K}" in line]
+    assert found
+    assert all(line[f"eval_ndcg_graded@{K}_error"] > 0 for line in found)
 
 
 def test_table_page_and_comparison_show_it(graded, tmp_path):
