@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import warnings
 
 import numpy as np
@@ -232,6 +233,58 @@ def test_options():
             read_assignments([wrong])
 
 
+def test_what_an_error_says_to_type_is_understood(tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("a-test.json", "b-test.json"):
+        write_json(rows_of(40, False, 3), folder / name)
+    (tmp_path / "items.tsv").write_text(
+        "\n".join(["title", *(f"Title {item:02d}" for item in range(1, 40)), "title 00"])
+    )
+    with pytest.raises(DataError) as caught:
+        audit(folder)
+    (test,) = re.findall(r"--set (data\.options\.test=\S+json)", str(caught.value))
+    items = f"data.options.items={tmp_path / 'items.tsv'}"
+    with pytest.raises(DataError, match="Title 00") as caught:
+        audit(folder, changes=[test, items])
+    (aliases,) = re.findall(r"--set '(data\.aliases=.*?)'", str(caught.value))
+    aliases = aliases.replace("TITLE", "Title 00").replace("NEAREST", "title 00")
+    assert audit(folder, changes=[test, items, aliases]).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.splt=by_user", "data.splt: there is no such key. Did you mean 'split'"),
+        ("align.beta=1", "an audit reads the keys of data alone"),
+        ("data.path=x", "the path stands after `palate audit`"),
+        ("data.k_core=0", "data.k_core: input should be greater than or equal to 1"),
+        ("data.options.windows=1", "data.options.windows: source 'candidate_file' has no such"),
+        ("data.source=filez", "source 'filez' is unknown"),
+    ],
+)
+def test_changes_that_are_none_of_the_datas(change, message, tmp_path):
+    path = write_json(rows_of(40, False, 3), tmp_path / "test.json")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        audit(path, changes=[change])
+
+
+def test_a_log_is_split_as_it_is_said(tmp_path):
+    lines = [f"u{n // 6},i{n * 7 % 50},{1_500_000_000 + n}" for n in range(600)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    assert "100 of 100 test" in audit(path, "files").lists
+    by_user = audit(path, changes=["data.source=files", "data.split=by_user"])
+    assert int(by_user.lists.split()[0]) < 30  # about a tenth of the users
+
+
+def test_prepared_data_takes_no_changes(run_folder):
+    with pytest.raises(ConfigError, match=r"--set data\.k_core=2: .* is prepared already"):
+        audit(run_folder, changes=["data.k_core=2"])
+    with pytest.raises(ConfigError, match=r"--option windows: .* is prepared already"):
+        audit(run_folder / "data", options={"windows": "llara"})
+
+
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets its own
@@ -251,6 +304,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert exit_code(clean, "--strict") == 0
     assert exit_code(tmp_path / "none") == 2
     assert exit_code(clean, "--source", "filez") == 2
+    assert exit_code(clean, "--set", "data.splt=given") == 2
+    assert exit_code(clean, "--set", "data.split=given", "--strict") == 0
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["verdict"] == "leak"
     assert {"probe", "score", "low", "high", "null", "verdict", "found", "advice"} <= set(

@@ -102,6 +102,33 @@ def test_columns_are_joined_lists_too():
     assert item_texts(items, ["genres", "year"]) == ["noir, drama. 1999", "2001", "2003"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "is_read"),
+    [
+        ("price", ["twelve", "nine", "one"], False),
+        ("listPrice", ["12", "9", "1"], False),
+        ("image_path", ["a", "b", "c"], False),
+        ("imUrl", ["a", "b", "c"], False),
+        ("tag", ["$12.99", "$9.00 - $14.00", ""], False),
+        ("tag", ["12,50 €", "EUR 9", None], False),
+        ("tag", ["12.5", "0.99", "7.25"], False),
+        ("picture", ["img/1.jpg", "img/2.JPG", "3.png"], False),
+        ("picture", ["https://a.org/1", "http://b.org/x?y=1", "www.c.org"], False),
+        ("picture", [["/data/1"], ["/data/2", "/data/3"], None], False),
+        ("year", ["1999", "2001", "1987"], True),
+        ("genres", ["Action/Comedy", "Drama", "Drama/War"], True),
+        ("pricey", ["dear", "cheap", "dear"], True),
+        ("note", ["$12.99 only", "a bargain", "https://a.org/1"], True),
+        ("note", [None, None, ""], True),
+    ],
+)
+def test_prices_and_paths_are_read_only_where_they_are_named(name, values, is_read):
+    values = pa.array(values, pa.list_(pa.string()) if isinstance(values[0], list) else pa.string())
+    items = catalogue(["Velvet Alibi", "$9.99", "a.jpg"], **{name: values})
+    assert text_columns(items) == (["title", name] if is_read else ["title"])
+    assert text_columns(items, ["title", name]) == ["title", name]
+
+
 def test_wrong_columns_are_named():
     items = catalogue(["a"], genres=["b"], sizes=[{"height": 3}])
     with pytest.raises(ConfigError, match=r"no column 'genre'. Did you mean 'genres'\?"):

@@ -1,6 +1,7 @@
 """All probes on one subject."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def audit(
     source: str | None = None,
     options: dict[str, Any] | None = None,
     seed: int = 0,
+    changes: Sequence[str] = (),
 ) -> Audit:
     """Probe data or candidate files for leaks and shortcuts, without a model.
 
@@ -29,12 +31,14 @@ def audit(
         source: name of the source that reads the path; None: told from the path.
         options: the source's options.
         seed: names every draw.
+        changes: keys of the data section as a run takes them after `--set`, such as
+            "data.split=by_user", where the files are not prepared yet.
 
     Raises:
         DataError: there is nothing at the path that can be audited.
-        ConfigError: there is no such source, or it has no such option.
+        ConfigError: there is no such source, it has no such option, or a change is wrong.
     """
-    with material(Path(path), source, options, seed) as subject:
+    with material(Path(path), source, options, seed, changes) as subject:
         return audit_of(subject, seed)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from palate.audit.candidate_rows import Repeats, is_rows_file, repeats_of, tables_of_rows
+from palate.audit.changes import read_data_changes
 from palate.audit.lists import Lists, lists_of
 from palate.config import load_config
 from palate.config.yaml_text import read_value
@@ -66,7 +67,11 @@ class Material:
 
 @contextmanager
 def material(
-    path: Path, source: str | None = None, options: dict[str, Any] | None = None, seed: int = 0
+    path: Path,
+    source: str | None = None,
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    changes: Sequence[str] = (),
 ) -> Iterator[Material]:
     """What stands at a path, prepared in a temporary folder where it is not yet.
 
@@ -77,25 +82,37 @@ def material(
         source: name of the source that reads the path; None: told from the path.
         options: the source's options.
         seed: names the lists that are drawn.
+        changes: keys of the data section, such as "data.order=rows", where files are prepared.
 
     Raises:
         DataError: there is nothing at the path that can be audited.
-        ConfigError: there is no such source, or it has no such option.
+        ConfigError: there is no such source, it has no such option, or a change is wrong.
     """
     path = path.expanduser()
+    told = read_data_changes(changes, source)
+    source, options = told.source, {**told.options, **(options or {})}
     if not path.exists():
         raise DataError(f"{path} does not exist. Expected {KINDS}.")
-    if source is None and (path / "data" / "interactions.parquet").is_file():
+    is_run = (path / "data" / "interactions.parquet").is_file()
+    is_prepared = is_run or (path / "interactions.parquet").is_file()
+    if is_prepared and source is None and (changes or options):
+        given = f"--set {changes[0]}" if changes else f"--option {next(iter(options))}"
+        raise ConfigError(
+            f"{given}: {path} is prepared already. Leave it out, or audit the files that {path} "
+            "was prepared from."
+        )
+    if source is None and is_run:
         yield _of_run(path, seed)
-    elif source is None and (path / "interactions.parquet").is_file():
+    elif source is None and is_prepared:
         manifest = _json(path.parent / "data.json") if path.name == "data" else {}
         yield _of_data(str(path), _prepared(path, manifest), manifest.get("ties", {}), None, seed)
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            tables, repeats = _tables(path, source, options or {})
+            tables, repeats = _tables(path, source, options)
             folder = Path(temporary)
-            ties = prepare(tables, folder, Preparation(k_core=1), seed)["ties"]
-            yield _of_data(str(path), Prepared(folder, window=1), ties, repeats, seed)
+            ties = prepare(tables, folder, told.laid_over(Preparation(k_core=1)), seed)["ties"]
+            data = Prepared(folder, told.window, told.preparation.get("min_history", 1))
+            yield _of_data(str(path), data, ties, repeats, seed)
 
 
 def _tables(

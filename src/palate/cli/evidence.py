@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from palate.cli.terminal import Flag, app, console, quiet
+from palate.cli.terminal import Changes, Flag, app, console, quiet
 
 
 @app.command
@@ -16,6 +16,7 @@ def audit(
     *,
     source: str | None = None,
     option: Annotated[list[str] | None, Parameter(negative="")] = None,
+    changes: Changes = None,
     json: Path | None = None,
     strict: Flag = False,
     seed: int = 0,
@@ -30,7 +31,7 @@ def audit(
 
       palate audit test.jsonl --option items=items.tsv --strict
 
-      palate audit log.csv --source files
+      palate audit log.csv --source files --set data.split=by_user
 
     Parameters
     ----------
@@ -40,6 +41,10 @@ def audit(
         Source that reads the path; palate sources lists them. Default: told from the path.
     option
         An option of the source: --option windows=llara. May be given several times.
+    changes
+        Key of the data section of a configuration, where files are not prepared yet:
+        --set data.split=by_user. May be given several times; --option windows=llara is short for
+        --set data.options.windows=llara.
     json
         File for all findings.
     strict
@@ -52,7 +57,7 @@ def audit(
     from palate.audit import read_assignments, rich_report
     from palate.files import write_json
 
-    found = probe(path, source, read_assignments(option or []), seed)
+    found = probe(path, source, read_assignments(option or []), seed, changes or [])
     if json is not None:
         write_json(found.to_json(), json)
     console.print(rich_report(found))

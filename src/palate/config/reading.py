@@ -1,5 +1,6 @@
 """Reading a configuration: YAML and changes laid over it, with every problem named at once."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -44,6 +45,18 @@ def parse_config(content: dict[str, Any]) -> RunConfig:
     except ValidationError as error:
         problems = [_problem(entry) for entry in error.errors()]
         raise ConfigError("\n".join([*problems, *unknown_names(content)])) from error
+
+
+def read_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Changes such as "data.split=by_user" alone, as nested dictionaries, not checked yet.
+
+    Raises:
+        ConfigError: a change has no "=", or its value is not YAML.
+    """
+    content: dict[str, Any] = {}
+    for change in changes:
+        _lay_over(content, change)
+    return content
 
 
 def checked(config: RunConfig) -> RunConfig:

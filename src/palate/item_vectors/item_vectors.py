@@ -22,7 +22,12 @@ from palate.files import file_sha256, replacing
 from palate.item_vectors.encoders import encode_images, encode_texts, encoder_digest
 from palate.item_vectors.image_files import image_files
 from palate.item_vectors.reduction import Found, settled
-from palate.item_vectors.texts import item_texts, text_columns, tfidf_vectors
+from palate.item_vectors.texts import (
+    item_texts,
+    text_columns,
+    tfidf_vectors,
+    wordless_columns,
+)
 from palate.item_vectors.vector_files import read_vectors, source_ids
 
 VERSION = 1
@@ -106,7 +111,10 @@ def _text_recipe(items: pa.Table, chosen: TextVectorsConfig, device: torch.devic
     texts = item_texts(items, columns)
     parts = {"texts": _hash(texts), "size": size}
     encoder = chosen.encoder or "tfidf"
+    left_out = wordless_columns(items) if chosen.columns is None else []
     origin = f"{encoder} of {', '.join(columns)}"
+    if left_out:
+        origin += f" (prices and paths left out: {', '.join(left_out)})"
     if encoder == "tfidf":
         parts["tfidf"] = True
         return Recipe(origin, parts, lambda: tfidf_vectors(texts, size), own_axes=True)

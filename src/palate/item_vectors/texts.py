@@ -1,5 +1,6 @@
 """What is written about items → one text for each, and its vector by the words items share."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +14,40 @@ MOST_TERMS = 200_000
 """Words and pairs of words, the most frequent ones, whose weights are reduced."""
 
 
+NO_WORDS = re.compile(r"prices?|cost|msrp|paths?|filepath|filename|urls?|uri|href", re.IGNORECASE)
+"""Words in the name of a column of prices or of places of files."""
+PRICE = re.compile(
+    r"(?:[a-z]{2,3}\s?)?[$€£¥₹]\s?\d[\d.,]*(?:\s?[-–].*)?"  # $12, US$ 9.99 - $14
+    r"|[a-z]{3}\s?\d[\d.,]*"  # EUR 12
+    r"|\d[\d.,]*\s?(?:[$€£¥₹]|[a-z]{3})"  # 12,50 €
+    r"|-?\d+(?:[.,]\d+)+",  # 12.50
+    re.IGNORECASE,
+)
+PATH = re.compile(
+    r"[a-z][a-z0-9+.-]*://\S+|www\.\S+|(?:[a-z]:\\|~?/|\.{1,2}/).*"
+    r"|[^\s]*[^\s/\\.]\.(?:jpe?g|png|gif|webp|avif|svg|bmp|tiff?|mp[34]|wav|ogg|webm|pdf|html?)",
+    re.IGNORECASE,
+)
+MOSTLY = 0.9
+"""Share of a column's values from which it holds prices or paths."""
+LOOKED_AT = 1000
+"""Values of a column that are looked at."""
+
+
 def text_columns(items: pa.Table, wanted: Sequence[str] | None = None) -> list[str]:
-    """The columns that make an item's text: those wanted, or title and all others of text.
+    """The columns that make an item's text: those wanted, or title and all others of words.
+
+    Prices, and paths of files or addresses, are written as text but are no words: a column whose
+    name says so (price, cost, path, url), or nine in ten of whose values are, is left out unless
+    it is wanted.
 
     Raises:
         ConfigError: a column is unknown, or holds what is no text.
     """
     if wanted is None:
         others = [f.name for f in items.schema if f.name != "source_id" and _is_text(f.type)]
-        return sorted(others, key=lambda name: name != "title")
+        left_out = set(wordless_columns(items))
+        return sorted((n for n in others if n not in left_out), key=lambda name: name != "title")
     for name in wanted:
         if name not in items.column_names:
             raise ConfigError(
@@ -35,6 +61,17 @@ def text_columns(items: pa.Table, wanted: Sequence[str] | None = None) -> list[s
                 "numbers, or lists of them."
             )
     return list(wanted)
+
+
+def wordless_columns(items: pa.Table) -> list[str]:
+    """The columns of text that hold prices or paths, which nobody reads as words."""
+    return [
+        one.name
+        for one in items.schema
+        if one.name not in ("source_id", "title")
+        and _is_text(one.type)
+        and _is_wordless(items, one)
+    ]
 
 
 def item_texts(items: pa.Table, columns: Sequence[str]) -> list[str]:
@@ -96,6 +133,18 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_wordless(items: pa.Table, column: pa.Field) -> bool:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", column.name)
+    if any(NO_WORDS.fullmatch(word) for word in words):
+        return True
+    texts = [_text_of(value) for value in items[column.name].to_pylist()]
+    found = list(dict.fromkeys(filter(None, texts)))[:LOOKED_AT]
+    for form in (PRICE, PATH):
+        if found and sum(form.fullmatch(text) is not None for text in found) >= MOSTLY * len(found):
+            return True
+    return False
 
 
 def _text_of(value: Any) -> str:
