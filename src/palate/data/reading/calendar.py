@@ -48,7 +48,7 @@ def dates_in_numbers(whole: Integers) -> tuple[Integers, Integers, Mask] | None:
     Returns:
         None where the numbers are no dates of the forms in `READ`.
     """
-    sample = whole[:: max(1, len(whole) // SAMPLE)]
+    sample = _sample(whole)
     for layout in READ:
         if 2 * _in_layout(sample, layout)[2].sum() > len(sample):
             return _in_layout(whole, layout)
@@ -57,8 +57,14 @@ def dates_in_numbers(whole: Integers) -> tuple[Integers, Integers, Mask] | None:
 
 def look_like_torn_dates(whole: Integers) -> bool:
     """Whether all numbers, at least a few, are dates of the forms in `TORN`."""
-    values = np.unique(whole)
-    return len(values) >= FEW and any(_in_layout(values, layout)[2].all() for layout in TORN)
+    for layout in TORN:
+        if _in_layout(_sample(whole), layout)[2].all() and _in_layout(whole, layout)[2].all():
+            return len(np.unique(whole)) >= FEW
+    return False
+
+
+def _sample(whole: Integers) -> Integers:
+    return whole[:: max(1, len(whole) // SAMPLE)]
 
 
 def _in_layout(whole: Integers, layout: str) -> tuple[Integers, Integers, Mask]:

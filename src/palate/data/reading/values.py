@@ -89,9 +89,33 @@ def exact_numbers(column: pa.ChunkedArray) -> tuple[Integers, Integers, Mask]:
 
 
 def _from_decimals(texts: pa.ChunkedArray) -> tuple[Integers, Integers, Mask]:
+    written = pc.fill_null(pc.match_substring_regex(texts, NUMBER), False)
+    known = _numpy(written)
+    try:
+        decimals = pc.cast(without(texts, pc.invert(written)), pa.decimal128(28, 9))
+    except pa.ArrowInvalid:  # more than nine digits behind the point, or too many before it
+        return _from_parts(texts, known)
+    words = _words(decimals)
+    low, high = words[:, 0], words[:, 1]
+    if (high[known] != np.where(low[known] < 0, -1, 0)).any():
+        return _from_parts(texts, known)
+    whole, billionths = np.divmod(np.where(known, low, 0), 10**9)
+    return whole, billionths, known
+
+
+def _words(decimals: pa.ChunkedArray) -> NDArray[np.int64]:
+    """(n, 2) low and high halves of numbers of 128 bits."""
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.int64).reshape(-1, 2)[chunk.offset :][: len(chunk)]
+        for chunk in decimals.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
+
+
+def _from_parts(texts: pa.ChunkedArray, written: Mask) -> tuple[Integers, Integers, Mask]:
     n = len(texts)
     whole, billionths, known = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, bool)
-    written = _numpy(pc.fill_null(pc.match_substring_regex(texts, NUMBER), False))
     power = written & _numpy(pc.fill_null(pc.match_substring_regex(texts, "[eE]"), False))
     if power.any():
         numbers = pc.cast(pc.utf8_ltrim(texts.filter(pa.array(power)), "+"), pa.float64())
