@@ -2,6 +2,7 @@
 
 import csv
 import json
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ from palate.recommend import (
     spoken_against,
     stage_of,
 )
-from palate.recommend.people import moment_of
+from palate.recommend.people import moment_of, people_of
 
 NONE = np.empty(0, np.int64)
 N_ITEMS = 60
@@ -301,3 +302,46 @@ def test_the_command_serves_a_stage_and_says_what_speaks_against_it(folder, tmp_
     assert "leave none of" in wrong.stderr
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.csv", "log.csv", "sold.txt"]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [1_700_000_000_000 + 120 * place for place in range(5)],
+        [f"2023-11-14T22:13:20.{place}00Z" for place in range(5)],
+        [1_700_000_000 + place / 8 for place in range(5)],
+    ],
+)
+def test_order_within_a_second_is_kept(times, tmp_path):
+    log, items = tmp_path / "log.csv", [103, 101, 100, 104, 102]
+    rows = [f"1,{item},{time}\n" for item, time in zip(items, times, strict=True)]
+    log.write_text("user_id,item_id,timestamp\n" + "".join(reversed(rows)))
+    (person,) = people_of(log, {}, [str(item) for item in range(100, 105)])
+    assert (person.items + 100).tolist() == items
+    assert set(person.times.tolist()) == {1_700_000_000}
+
+
+def test_ids_are_those_of_the_source_however_they_are_written(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id\n1.0,7.0\n1.0,12.0\n")
+    assert people_of(log, {}, ["12.0", "7", "x"])[0].items.tolist() == [1, 0]
+    log.write_text(f"user_id,item_id\n1,{normalize('NFD', 'Beyoncé')}\n")
+    assert people_of(log, {}, [normalize("NFC", "Beyoncé")])[0].items.tolist() == [0]
+
+
+def test_rows_of_a_log_that_cannot_be_read_are_named_or_dropped(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\n1,7,2023-01-02\n1,8,1970-01-01\n")
+    with pytest.raises(DataError, match=r"log\.csv line 3: .* or pass --on-bad-rows drop \(1 row"):
+        people_of(log, {}, ["7", "8"])
+    with pytest.warns(DataWarning, match="dropped 1 of 2 rows"):
+        (person,) = people_of(log, {}, ["7", "8"], "drop")
+    assert person.items.tolist() == [0]
+
+
+def test_a_file_of_ids_loses_none_in_silence(tmp_path):
+    (tmp_path / "ids.csv").write_text("item_id,name\n1.0,a\n2.0,b\n")
+    assert read_ids([str(tmp_path / "ids.csv")], "--allow") == ["1", "2"]
+    (tmp_path / "ids.csv").write_text("item_id,name\n1,a\n2\n")
+    with pytest.raises(DataError, match=r"ids\.csv line 3: 1 values; expected 2"):
+        read_ids([str(tmp_path / "ids.csv")], "--allow")

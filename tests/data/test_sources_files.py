@@ -1,9 +1,13 @@
 """The user's own log: every layout it may have, and a sentence for everything wrong with it."""
 
+import csv
 import datetime
 import decimal
 import gzip
+import io
+import random
 import shlex
+import warnings
 from unicodedata import normalize
 
 import pyarrow as pa
@@ -418,3 +422,28 @@ def test_a_flag_that_is_proposed_can_be_typed(log):
         log("the user's_id,item_id\n1,2\n", columns={"user_id": "the user's id"})
     *_, flag = shlex.split(str(error.value).removesuffix("."))
     assert flag == "data.options.columns.user_id=the user's_id"
+
+
+def test_rows_read_and_rows_dropped_add_up_to_the_rows_of_the_file(log):
+    values = ["1", "2.0", "", "x", "2023-01-02", "2023-02-30", "0", '"', '"a""b"', "NULL", "1,2"]
+    n_read = n_refused = 0
+    for seed in range(300):
+        draw = random.Random(seed)
+        lines = [",".join(draw.choice(values) for _ in range(4)) for _ in range(draw.randint(1, 9))]
+        text = HEADER + "\n".join(["1,2,3,2023-01-03", *lines]) + "\n"
+        try:
+            rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row][1:]
+        except csv.Error:
+            rows = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            try:
+                tables = log(text, on_bad_rows="drop")
+            except DataError:
+                n_refused += 1
+                continue
+        assert rows is not None
+        kept, dropped = tables.interactions.num_rows, tables.origin["rows_dropped"]
+        assert kept + dropped == len(rows), text
+        n_read += 1
+    assert min(n_read, n_refused) > 20

@@ -1,5 +1,8 @@
 """Vectors that people bring, and every way in which a file can be wrong."""
 
+import decimal
+from unicodedata import normalize
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,3 +159,34 @@ def test_a_file_cut_short_is_no_traceback(tmp_path, kind):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match="not a whole"):
             read(path)
+
+
+def test_ids_in_any_writing_and_vectors_in_any_list(tmp_path):
+    views = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_view(pa.float32()))
+    whole = pa.array([decimal.Decimal(12), decimal.Decimal(10)], pa.decimal128(38, 10))
+    for ids in (["12.0", "10.0"], whole, pa.array(["12", "10"]).cast(pa.string_view())):
+        rows, found = read(parquet(tmp_path, ids, views))
+        assert rows.tolist() == [0, 2]
+        np.testing.assert_array_equal(found, [[3, 4], [1, 2]])
+    items = catalogue(["a"], ids=[normalize("NFC", "Beyoncé")])
+    rows, _ = read(parquet(tmp_path, [normalize("NFD", "Beyoncé")], [[1.0]]), items=items)
+    assert rows.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        ([[1]], r"'item_id' is of type list.* Expected whole numbers or text"),
+        ([b"\xff"], r"'item_id' is of type binary"),
+        (pa.array([], pa.int64()), r"a\.parquet is empty: it holds no ids"),
+    ],
+)
+def test_ids_that_are_none(tmp_path, ids, sentence):
+    vectors = pa.array([[1.0]] * len(ids), pa.list_(pa.float32()))
+    with pytest.raises(DataError, match=sentence):
+        read(parquet(tmp_path, ids, vectors))
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    with pytest.raises(DataError, match="holds bytes that are not UTF-8"):
+        read(npz(tmp_path, item_id=np.array([b"\xff"]), vector=VECTORS[:1]))

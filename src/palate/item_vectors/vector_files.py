@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from palate.data.reading.values import as_ids
+from palate.data.catalogue import plainer
+from palate.data.reading.values import as_ids, composed, in_one_type
 from palate.errors import DataError, did_you_mean
 from palate.item_vectors.reduction import Found
 
@@ -77,7 +78,10 @@ def _from_arrays(path: Path, ids: str, vectors: str, items: pa.Table, keys: str)
             "Expected one id for each vector."
         )
     if given.dtype.kind == "S":
-        given = np.char.decode(given, "utf-8")
+        try:
+            given = np.char.decode(given, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: array '{ids}' holds bytes that are not UTF-8.") from error
     if given.dtype.kind not in "iufU":
         raise DataError(
             f"{path}: array '{ids}' is of type {given.dtype}. Expected whole numbers or text."
@@ -95,7 +99,8 @@ def _from_parquet(path: Path, ids: str, vectors: str, items: pa.Table, keys: str
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, "Parquet", error) from error
     rows, places = _matched(path, ids, table[ids], items, keys)
-    lists = table[vectors].take(places).combine_chunks()
+    lists = table[vectors]
+    lists = pc.cast(lists, plainer(lists.type)).take(places).combine_chunks()
     kind = lists.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (is_list or pa.types.is_fixed_size_list(kind)) or not _is_number(kind.value_type):
@@ -123,16 +128,23 @@ def _matched(
     path: Path, name: str, given: pa.ChunkedArray, items: pa.Table, keys: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(m,) rows of the items whose id is given, and (m,) its place among the ids given."""
-    read, bad = as_ids(given)
+    try:
+        read, bad = as_ids(given)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"{path}: '{name}' is of type {given.type}. Expected whole numbers or text."
+        ) from error
+    if len(read) == 0:
+        raise DataError(f"{path} is empty: it holds no ids in '{name}'. Expected one per vector.")
     if pc.any(bad).as_py():
         row = pc.index(bad, True).as_py()
         raise DataError(f"{path}: '{name}' has an empty id in row {row + 1}. Mend or delete it.")
-    read = pc.cast(read, pa.string()).combine_chunks()
+    read, wanted = (pc.cast(ids, pa.string()) for ids in in_one_type(read, items["source_id"]))
+    read, wanted = read.combine_chunks(), composed(wanted)
     if len(pc.unique(read)) < len(read):
         counts = pc.value_counts(read)
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0]
         raise DataError(f"{path}: '{name}' has item {twice} twice. Expected one vector per item.")
-    wanted = source_ids(items)
     places = pc.index_in(wanted, value_set=read)
     rows = np.flatnonzero(pc.is_valid(places).to_numpy())
     if len(rows) == 0:
