@@ -15,6 +15,8 @@ import torch
 
 from palate.audit import audit
 from palate.config import RunConfig, checked, source_arguments
+from palate.data.categories import item_categories, lacks_categories
+from palate.data.funnel import funnel_lines
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared, sample_contexts
 from palate.data.simulator import Simulation
@@ -167,8 +169,10 @@ def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -
             split=config.data.split,
             fractions=config.data.fractions,
             validation_share=config.data.validation_share,
-            levels=tuple(config.data.levels),
+            levels=None if config.data.levels is None else tuple(config.data.levels),
             disliked=config.data.disliked,
+            events=config.data.events,
+            order=config.data.order,
             window=window_of(config),
             duplicates=config.data.duplicates,
             min_history=config.data.min_history,
@@ -179,6 +183,8 @@ def prepare_stage(config: RunConfig, folder: Path, say: Callable[[str], None]) -
         splits = ("train", "validation", "test")
         content["contexts"] = {split: len(data.contexts(split)) for split in splits}
         write_json(content, manifest)
+        for line in funnel_lines(content["funnel"]):
+            say(line)
     content = json.loads(manifest.read_text("utf-8"))
     counts, contexts = content["counts"], content["contexts"]
     say(
@@ -199,6 +205,9 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
         run.evaluation.rank_policy(stage, load)
         run.evaluation.generate(stage, load)
     write_examples(run.evaluation, run.folder)
+    ranks_all = "catalogue" in run.config.evaluation.protocols
+    if ranks_all and item_categories(run.data.items)[0] is None:
+        run.say(lacks_categories(run.data.items))
     metrics = write_metrics(run.evaluation, run.folder)
     write_json(audit(run.folder, seed=run.config.seed).to_json(), run.folder / "audit.json")
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)

@@ -95,7 +95,7 @@ def export(
     prompter = prompter_of(folder, config, data)
     is_chat = prompter.chat is not None
     contexts = split_training(data, options.holdout)[1].contexts(split)
-    graded = len(config.data.levels) > 1 or bool((data.interactions.levels > 1).any())
+    graded = len(config.data.levels or ()) > 1 or bool((data.interactions.levels > 1).any())
     titles = [title.strip() for title in data.titles()]
     n_rows = n_contexts = 0
     try:

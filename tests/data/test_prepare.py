@@ -98,7 +98,7 @@ def test_levels_count_the_thresholds_reached(tmp_path):
 
 def test_without_ratings_and_clock_everything_is_liked_in_source_order(tmp_path):
     tables = log([("u", i) for i in (3, 1, 2)], "user_id item_id")
-    found, manifest = rows_of(tables, tmp_path)
+    found, manifest = rows_of(tables, tmp_path, order="rows")
     assert [(i, level) for i, level, _ in found["u"]] == [(3, 1), (1, 1), (2, 1)]
     assert manifest["ties"]["rule"] == "source order; no timestamps"
 
@@ -171,9 +171,26 @@ def test_bad_logs_are_refused_in_a_sentence(rows, choices, sentence, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_events_need_timestamps(tmp_path):
-    with pytest.raises(DataError, match="'event' needs a column 'timestamp'"):
-        rows_of(log([("u", 1, "view")], "user_id item_id event"), tmp_path)
+def test_what_was_shown_needs_timestamps(tmp_path):
+    rows = [("u", 1, "view"), ("u", 2, "skip")]
+    with pytest.raises(DataError, match="event 'skip' needs a column 'timestamp'"):
+        rows_of(log(rows, "user_id item_id event"), tmp_path, order="rows")
+    assert len(rows_of(log(rows[:1], "user_id item_id event"), tmp_path, order="rows")[0]["u"]) == 1
+
+
+def test_what_was_shown_in_the_test_period_is_no_training_negative(tmp_path):
+    """Item 7 is passed over before the held-out moments, 8 between them, 9 after them: a policy
+    that is trained to avoid 8 and 9 has seen what it is judged by."""
+    rows = [("u", i, 10 * i, 5.0, "view") for i in range(5)]
+    rows += [("u", 7, 15, None, "skip"), ("u", 8, 35, None, "skip"), ("u", 9, 45, None, "skip")]
+    rows += [("v", i, 0, 5.0, "view") for i in (7, 8, 9)]
+    rows_of(log(rows, "user_id item_id timestamp rating event"), tmp_path)
+    shown = pq.read_table(tmp_path / "shown.parquet")
+    assert shown.num_rows == 3
+    data = Prepared(tmp_path, 1)
+    assert data.users["source_id"].to_pylist()[0] == "u"
+    named = data.items["source_id"].to_pylist()
+    assert [named[item] for item in data.observed_negatives[0]] == [7]
 
 
 def test_a_blank_title_becomes_the_source_id(tmp_path):

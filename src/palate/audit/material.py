@@ -17,7 +17,8 @@ from palate.audit.lists import Lists, lists_of
 from palate.config import load_config
 from palate.config.yaml_text import read_value
 from palate.data.contexts import ContextSet
-from palate.data.prepare import Preparation, prepare
+from palate.data.preparation import as_it_is
+from palate.data.prepare import prepare
 from palate.data.prepared import Prepared, sample_contexts
 from palate.data.sources import load
 from palate.data.tables import SourceTables
@@ -110,7 +111,8 @@ def material(
         with tempfile.TemporaryDirectory() as temporary:
             tables, repeats = _tables(path, source, options)
             folder = Path(temporary)
-            ties = prepare(tables, folder, told.laid_over(Preparation(k_core=1)), seed)["ties"]
+            how = told.laid_over(as_it_is(tables, told.preparation.get("order")))
+            ties = prepare(tables, folder, how, seed)["ties"]
             data = Prepared(folder, told.window, told.preparation.get("min_history", 1))
             yield _of_data(str(path), data, ties, repeats, seed)
 

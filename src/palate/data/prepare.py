@@ -6,30 +6,39 @@ cluster. Randomness is integer arithmetic that every engine computes alike.
 The prepared folder holds
 
 * `interactions.parquet`: user_id, item_id, position, level, disliked, split and, where known,
-  turn, timestamp, elapsed and rating; sorted by user and position. Ids are dense, 0-based;
+  turn, timestamp, elapsed, rating and weight; sorted by user and position. Ids are dense, 0-based;
 * `items.parquet` and `users.parquet`: row i is id i; `source_id` is the id in the user's files;
 * where the source has them, `shown.parquet`: items shown and skipped; `lists.parquet`: candidates
   of each user's context; `texts.parquet`: what was said before each turn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import narwhals as nw
 import pyarrow as pa
 
 from palate.data.catalogue import catalogue
 from palate.data.engine import DuckDB
-from palate.data.expressions import portable_hash, row_count
-from palate.data.preparation import Preparation, gives_contexts
-from palate.data.splits import graded, split_rows
-from palate.data.tables import INTERACTIONS, SKIP, SourceTables, check_tables, clock_of
+from palate.data.expressions import row_count
+from palate.data.feedback import Feedback, graded, nothing_liked
+from palate.data.funnel import Funnel, counted
+from palate.data.order import HASH, as_rows_stand, by_hash, in_time, tie_rule
+from palate.data.preparation import Duplicates, Preparation, gives_contexts, has_order
+from palate.data.splits import HELD_OUT, split_rows
+from palate.data.tables import INTERACTIONS, SPLITS, SourceTables, check_tables, clock_of
 from palate.errors import DataError
 from palate.files import write_table
 
-ORDERED_TIES = 0.95
-"""Share of tied groups in item-id order from which the source order counts as no order."""
+KEPT = ("turn", "timestamp", "elapsed", "rating", "weight")
+"""Columns of a source that go into `interactions.parquet` as they are."""
+PARTS = {
+    "history": "only looked back on",
+    "train": "learnt from",
+    "validation": "held out to choose by",
+    "test": "held out to compare by",
+}
 
 
 def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> dict[str, Any]:
@@ -42,41 +51,66 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
         seed: names the order of tied interactions where a hash decides it.
 
     Returns:
-        The manifest: origin, choices, counts, tie rule, and SHA-256 of each file written.
+        The manifest: origin, choices, counts, the funnel (what each step left, and why), tie rule,
+        and SHA-256 of each file written.
 
     Raises:
         DataError: the tables are malformed, a step leaves no rows, or it needs a missing column.
     """
     check_tables(tables)
-    how = how.resolved(tables)
+    in_order = has_order(tables, how.order)
+    trusted = tables.ordered or how.order == "rows"
+    how, feedback = how.resolved(tables)
     columns, whole = tables.interactions.column_names, gives_contexts(tables)
-    engine = DuckDB()
+    engine, funnel = DuckDB(), Funnel()
     order = pa.array(range(tables.interactions.num_rows), pa.int64())
     known = [name for name in INTERACTIONS if name in columns]
     read = tables.interactions.select(known).append_column("source_order", order)
-    events = engine.open(read)
-    consumed, shown = events, None
-    if "event" in columns:
-        is_skip = nw.col("event").fill_null("") == SKIP
-        shown = events.filter(is_skip).select("user_id", "item_id", "timestamp")
-        consumed = events.filter(~is_skip)
-
-    counts = {"interactions_read": tables.interactions.num_rows}
-    once = consumed if whole else without_duplicates(consumed, how.duplicates)
+    events = graded(engine.open(read), feedback)
+    shown = None
+    if left_out := tables.origin.get("rows_dropped", 0):
+        funnel.unreadable(left_out, tables.interactions.num_rows)
+    funnel.add("read", events, _graded_how(feedback))
+    if "shown" in feedback.events.values():
+        is_shown = nw.col("shown")
+        shown = events.filter(is_shown)
+        events = events.filter(~is_shown)
+        funnel.add("consumed", events, "shown and passed over: kept beside the log")
+    if how.split != "given" and row_count(events.filter(nw.col("level") > 0)) == 0:
+        raise DataError(nothing_liked(feedback))
+    once = events if whole else without_duplicates(events, how.duplicates or "last")
     frame = engine.materialise(once)
-    counts["interactions_deduplicated"] = row_count(frame)
+    n_once = row_count(frame)
+    if not whole and how.duplicates != "all":
+        funnel.add("once each", frame, f"of rows of a user with one item, the {how.duplicates}")
     frame = k_core(frame, how.k_core or 1, engine.materialise)
+    if (how.k_core or 1) > 1:
+        rare = f"users and items with fewer than {how.k_core} rows, until there are none"
+        funnel.add(f"{how.k_core}-core", frame, rare)
     users = dense_ids(frame, "user_id")
     items = dense_ids(engine.open(tables.items.select(["item_id"])) if whole else frame, "item_id")
     frame = engine.materialise(frame.join(users, on="user_id").join(items, on="item_id"))
-    frame, ties = positions(frame, seed, clock_of(columns), "position" in columns)
-    frame = engine.materialise(graded(frame, how, "rating" in columns))
-    frame = split_rows(frame, how, seed)
+    ties: dict[str, Any] = {"rule": "source order; no timestamps"}
+    if "timestamp" in columns:
+        rule = tie_rule(engine, events, tables.items, trusted or "position" in columns)
+        frame, ties = in_time(frame, seed, rule), rule.report
+    elif in_order:
+        frame = as_rows_stand(frame)
+    else:
+        frame, ties = by_hash(frame, seed), {"rule": f"no order in the log: {HASH}"}
+    frame = engine.materialise(frame)
+    frame = engine.materialise(split_rows(frame, how, seed, in_order))
+    for split in SPLITS:
+        part = counted(frame.filter(nw.col("split") == split))
+        if part["rows"]:
+            funnel.steps.append({"step": split, **part, "part": True, "why": PARTS[split]})
 
-    kept = [name for name in ("turn", "timestamp", "elapsed", "rating") if name in columns]
+    kept = [name for name in KEPT if name in columns]
     ids = [nw.col("user_code").alias("user_id"), nw.col("item_code").alias("item_id")]
     named = frame.select(*ids, "position", "level", "disliked", "split", *kept)
     interactions = engine.collect(named.sort("user_id", "position"))
+    if how.split == "random":
+        interactions = interactions.replace_schema_metadata(HELD_OUT)
     kept_items = catalogue(engine.collect(items), tables.items)
     files = {
         "interactions.parquet": interactions,
@@ -102,7 +136,9 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
             said.select(ids[0], "turn", "text").sort("user_id", "turn")
         )
     by_split = interactions["split"].value_counts().to_pylist()
-    counts |= {
+    counts = {
+        "interactions_read": tables.interactions.num_rows,
+        "interactions_deduplicated": n_once,
         "users": files["users.parquet"].num_rows,
         "items": kept_items.num_rows,
         "interactions": interactions.num_rows,
@@ -111,18 +147,23 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     }
     return {
         "origin": tables.origin,
-        "preparation": {**vars(how), "seed": seed},
+        "preparation": {**vars(how), "graded_by": feedback.graded_by, "seed": seed},
         "counts": counts,
+        "funnel": funnel.steps,
         "ties": ties,
         "sha256": {name: write_table(table, folder / name) for name, table in files.items()},
     }
 
 
-def without_duplicates(frame: nw.LazyFrame, keep: Literal["first", "last"]) -> nw.LazyFrame:
-    """One row for each user and item: the first or the last in the source's time and order."""
+def without_duplicates(frame: nw.LazyFrame, keep: Duplicates) -> nw.LazyFrame:
+    """One row for each user and item: the first or the last in the source's time and order, or the
+    one of the highest level, of equals the last; or all of them."""
+    if keep == "all":
+        return frame
     clock = clock_of(frame.collect_schema().names())
-    nth = nw.col("source_order").cum_count(reverse=keep == "last")
-    place = nth.over("user_id", "item_id", order_by=[*clock, "source_order"])
+    by = [*(["level"] if keep == "strongest" else []), *clock, "source_order"]
+    nth = nw.col("source_order").cum_count(reverse=keep != "first")
+    place = nth.over("user_id", "item_id", order_by=by)
     return frame.with_columns(place=place).filter(nw.col("place") == 1).drop("place")
 
 
@@ -154,39 +195,17 @@ def dense_ids(frame: nw.LazyFrame, column: str) -> nw.LazyFrame:
     return frame.select(column).unique().with_row_index(code, order_by=column)
 
 
-def positions(
-    frame: nw.LazyFrame, seed: int, clock: Sequence[str], placed: bool = False
-) -> tuple[nw.LazyFrame, dict[str, int | float | str]]:
-    """0-based place of each interaction within its user, and what was done about time ties.
-
-    Ties in time keep the source order, unless that is item-id order in at least 95 % of the tied
-    groups: such an order says nothing of time, so a hash of (seed, user, item) decides. Where the
-    source gives positions, they were its order. `clock` are the columns that tell the time.
-    """
-    if not clock:
-        place = nw.col("source_order").cum_count().over("user_id", order_by="source_order") - 1
-        return frame.with_columns(position=place), {"rule": "source order; no timestamps"}
-    before = nw.col("item_code").shift(1)
-    ascending = before.over("user_id", *clock, order_by="source_order") < nw.col("item_code")
-    in_order = frame.with_columns(ascending=ascending.fill_null(True).cast(nw.Int64))
-    groups = in_order.group_by("user_id", *clock).agg(n=nw.len(), ordered=nw.col("ascending").min())
-    tied = groups.filter(nw.col("n") > 1).select(
-        groups=nw.len(), rows=nw.col("n").sum(), ordered=nw.col("ordered").sum()
-    )
-    row = tied.collect("pyarrow").to_native().to_pylist()[0]
-    n_groups, n_rows = row["groups"], int(row["rows"] or 0)
-    share = int(row["ordered"] or 0) / n_groups if n_groups else 0.0
-    by_hash = n_groups > 0 and share >= ORDERED_TIES and not placed
-    tie = portable_hash(seed, "user_code", "item_code") if by_hash else nw.col("source_order")
-    frame = frame.with_columns(tie=tie)
-    place = nw.col("tie").cum_count().over("user_id", order_by=[*clock, "tie", "item_code"])
-    report: dict[str, int | float | str] = {
-        "rule": "hash of (seed, user, item)" if by_hash else "source order",
-        "tied_groups": n_groups,
-        "tied_interactions": n_rows,
-        "share_in_item_id_order": round(share, 4),
-    }
-    return frame.with_columns(position=place - 1), report
+def _graded_how(how: Feedback) -> str:
+    """What counts as a like and as a dislike, for the funnel."""
+    said = [f"{kind or '(no event)'}: {meaning}" for kind, meaning in how.events.items()]
+    said = said if how.is_graded and how.graded_by != "weight" else []
+    if how.graded_by is not None:
+        said.append(f"liked from {how.graded_by} {how.levels[0]:g}")
+        if len(how.levels) > 1:
+            said.append("more at " + ", ".join(f"{level:g}" for level in how.levels[1:]))
+    if how.disliked is not None:
+        said.append(f"disliked up to {how.disliked:g}")
+    return "; ".join(said) or "every row counts as liked"
 
 
 def _table_of_ids(engine: DuckDB, codes: nw.LazyFrame, column: str) -> pa.Table:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from palate.data.contexts import ContextSet, History, Ids, Interactions
+from palate.data.splits import HELD_OUT
 from palate.errors import CheckpointError, DataError
 from palate.randomness import permutation
 
@@ -53,6 +54,7 @@ class Prepared:
     def interactions(self) -> Interactions:
         """All interactions, sorted by user and position, with their lists and texts."""
         table = pq.read_table(self.folder / "interactions.parquet")
+        self._held_out_together = HELD_OUT.items() <= (table.schema.metadata or {}).items()
         log = Interactions.from_table(table, self.users.num_rows)
         if self.has_texts and log.turn_starts is not None:
             said = pq.read_table(self.folder / "texts.parquet").to_pydict()
@@ -88,7 +90,8 @@ class Prepared:
     def contexts(self, split: str) -> ContextSet:
         """Contexts of "train", "validation" or "test" that have a history and a positive.
 
-        Held-out splits give at most one context per user, beginning at the first liked item.
+        Held-out splits give at most one context per user, beginning at the first liked item; where
+        liked items were held out at random, all of them are its positives.
         Training gives one per liked item (window 1), or one per window that holds a liked item.
         A log with turns gives one per turn with a liked item in every split.
         """
@@ -111,7 +114,9 @@ class Prepared:
             liked_rows = np.append(np.flatnonzero(log.levels > 0), len(rows))
             first_liked = liked_rows[np.searchsorted(liked_rows, earliest)]
             targets = first_liked[first_liked < ends]
-            until = np.minimum(until[targets], targets + window)
+            until = until[targets]
+            if not self._held_out_together:
+                until = np.minimum(until, targets + window)
         has_liked = liked[until] > liked[targets]
         if not has_liked.any():
             raise DataError(

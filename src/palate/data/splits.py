@@ -1,4 +1,4 @@
-"""What a person liked, and which part of the log is held out."""
+"""Which part of the log is held out."""
 
 import narwhals as nw
 
@@ -7,36 +7,33 @@ from palate.data.preparation import Preparation
 from palate.data.tables import SPLITS
 from palate.errors import DataError
 
-
-def graded(frame: nw.LazyFrame, how: Preparation, rated: bool) -> nw.LazyFrame:
-    """Adds `level` (how many rating thresholds are reached) and `disliked`."""
-    if not rated:
-        return frame.with_columns(level=int64(1), disliked=nw.lit(False))
-    level: nw.Expr = int64(0)
-    for threshold in how.levels:
-        level = level + (nw.col("rating") >= threshold).cast(nw.Int64)
-    never = nw.lit(False)
-    disliked = never if how.disliked is None else nw.col("rating") <= how.disliked
-    return frame.with_columns(level=level, disliked=disliked)
+HELD_OUT = {b"held_out": b"together"}
+"""Metadata of `interactions.parquet` where all that is held out of one user is one context's."""
 
 
-def split_rows(frame: nw.LazyFrame, how: Preparation, seed: int) -> nw.LazyFrame:
+def split_rows(
+    frame: nw.LazyFrame, how: Preparation, seed: int, in_order: bool = True
+) -> nw.LazyFrame:
     """Adds `split`: each user's rows are history, then train, then validation, then test.
 
     Rows of "history" are looked back on and never asked for.
+
+    Args:
+        frame: user_code, item_code, position, level and what the split reads.
+        how: the choices.
+        seed: names the draws of "by_user" and "random".
+        in_order: whether the positions tell what came first; where they do not, what is held out
+            of a user is put last, so that all the rest is its history.
     """
-    if row_count(frame.filter(nw.col("level") > 0)) == 0:
-        raise DataError(
-            f"data.levels: no rating reaches {how.levels[0]}, so nothing counts as liked. Lower "
-            "it with --set data.levels=[…]."
-        )
     if how.split == "given":
         _check_given(frame)
         return frame
     if how.split == "global_time":
         return _by_time(frame, how)
     if how.split == "by_user":
-        return _by_user(frame, how, seed)
+        return _by_user(frame, how, seed, in_order)
+    if how.split == "random":
+        return _at_random(frame, how, seed)
     cuts = _last_rows(frame, how).filter(nw.col("validation_from") >= how.min_history)
     place = nw.col("position")
     is_held_out = place >= nw.col("validation_from")
@@ -69,11 +66,11 @@ def _by_time(frame: nw.LazyFrame, how: Preparation) -> nw.LazyFrame:
     return frame.with_columns(split=nw.when(clock >= late).then(nw.lit("test")).otherwise(held_out))
 
 
-def _by_user(frame: nw.LazyFrame, how: Preparation, seed: int) -> nw.LazyFrame:
+def _by_user(frame: nw.LazyFrame, how: Preparation, seed: int, in_order: bool) -> nw.LazyFrame:
     """Held-out users are drawn by a hash of (seed, user).
 
     All turns of a held-out dialogue are asked for; of a plain log only the last liked item (or
-    window), and what came before is history.
+    window), and what came before is history. Without an order all the rest is.
     """
     early, late = (int(share * PRIME) for share in how.fractions)
     draw = portable_hash(seed, "user_code")
@@ -82,14 +79,69 @@ def _by_user(frame: nw.LazyFrame, how: Preparation, seed: int) -> nw.LazyFrame:
     if "turn" in frame.collect_schema().names():
         return frame.with_columns(split=group)
     cuts = _last_rows(frame, how).select("user_code", "test_from")
-    is_before = nw.col("position") < nw.col("test_from").fill_null(0)
+    place, start = nw.col("position"), nw.col("test_from").fill_null(0)
+    is_before = place < start
+    if not in_order and how.window == 1:
+        is_before = place != start
     is_history = (nw.col("group") != "train") & is_before
     split = nw.when(is_history).then(nw.lit("history")).otherwise(nw.col("group"))
-    return (
+    found = (
         frame.with_columns(group=group)
         .join(cuts, on="user_code", how="left")
         .with_columns(split=split)
     )
+    return found if in_order else _held_out_last(found)
+
+
+def _at_random(frame: nw.LazyFrame, how: Preparation, seed: int) -> nw.LazyFrame:
+    """Of each user's liked rows a share drawn by a hash of (seed, item, user) is held out.
+
+    At least one each for validation and test, of users who have two liked rows and, beside what is
+    held out, `min_history` rows; all of the others is trained on. What is held out is put last: the
+    rest of the user's rows is its history, whenever it happened.
+    """
+    early, late = how.fractions
+    liked = (nw.col("level") > 0).cast(nw.Int64)
+    by = ["unliked", "draw", "item_code", "source_order"]
+    drawn = frame.with_columns(
+        draw=portable_hash(seed, "item_code", "user_code"), unliked=int64(1) - liked
+    )
+    drawn = drawn.with_columns(
+        rank=nw.col("source_order").cum_count().over("user_code", order_by=by) - 1,
+    )
+    counts = frame.group_by("user_code").agg(n_rows=nw.len(), n_liked=liked.sum())
+    share = {"n_test": 1 - late, "n_validation": late - early}
+    million = 1_000_000
+    sizes = {
+        name: (nw.col("n_liked") * int64(round(part * million)) + int64(million // 2))
+        // int64(million)
+        for name, part in share.items()
+    }
+    at_least = {
+        name: nw.when(nw.col(name) < 1).then(int64(1)).otherwise(nw.col(name)) for name in sizes
+    }
+    counts = counts.with_columns(**sizes).with_columns(**at_least)
+    held = nw.col("n_test") + nw.col("n_validation")
+    enough = (nw.col("n_liked") >= held) & (nw.col("n_rows") - held >= how.min_history)
+    of_user = counts.with_columns(
+        n_held=nw.when(enough).then(held).otherwise(int64(0)),
+        n_test=nw.when(enough).then(nw.col("n_test")).otherwise(int64(0)),
+    ).select("user_code", "n_test", "n_held")
+    rest = nw.when(nw.col("rank") < nw.col("n_held")).then(nw.lit("validation"))
+    split = nw.when(nw.col("rank") < nw.col("n_test")).then(nw.lit("test"))
+    split = split.otherwise(rest.otherwise(nw.lit("train")))
+    found = drawn.join(of_user, on="user_code").with_columns(split=split)
+    return _held_out_last(found.drop("draw", "unliked", "rank", "n_test", "n_held"))
+
+
+def _held_out_last(frame: nw.LazyFrame) -> nw.LazyFrame:
+    """The positions anew: history and train as they were, then validation, then test."""
+    late = nw.when(nw.col("split") == "validation").then(int64(1)).otherwise(int64(0))
+    late = nw.when(nw.col("split") == "test").then(int64(2)).otherwise(late)
+    by = ["late", "earlier"]
+    place = nw.col("earlier").cum_count().over("user_code", order_by=by) - 1
+    moved = frame.with_columns(late=late).rename({"position": "earlier"})
+    return moved.with_columns(position=place).drop("late", "earlier")
 
 
 def _check_given(frame: nw.LazyFrame) -> None:

@@ -3,11 +3,14 @@
 """The two tables every source gives: interactions and items.
 
 `interactions`: user_id, item_id and, where known, timestamp (Unix seconds), nanosecond (what comes
-after the second, where that tells an order), rating, event, position, elapsed. Row order is the
-source order, and that of the positions where they are given. Where no date is known, elapsed are
-the seconds since the user's first interaction: they tell intervals, but neither order the rows nor
-split them by time. An event of "skip" says the item was shown and passed over; any other event, or
-none, says it was consumed.
+after the second, where that tells an order), rating or weight, event, position, elapsed. Row order
+is the source order, and that of the positions where they are given; it counts as an order in time
+only if `SourceTables.ordered` or the user says so. Where no date is known, elapsed are the seconds
+since the user's first interaction: they tell intervals, but neither order the rows nor split them
+by time. An event of "skip" says the item was shown and passed over; what others mean `data.events`
+says, and one kind alone says it was consumed. A rating may be a dislike; a weight (0 or more)
+grades and never dislikes. A source that reads several files may name each row's in `file`: whether
+the order of rows with equal times says anything is judged by file.
 
 `items`: item_id, title and any further columns (description, genres, …).
 
@@ -40,6 +43,7 @@ INTERACTIONS = (
     "rating",
     "weight",
     "event",
+    "file",
     "position",
     "elapsed",
     "split",
@@ -61,6 +65,8 @@ class SourceTables:
             the right answer among them; None where the source gives none.
         texts: user_id, turn, text: what was said before a turn, lines separated by line breaks;
             None for a source without dialogues.
+        ordered: the order of rows is their order in time, where they have neither times nor
+            positions: for formats that are sequences.
     """
 
     interactions: pa.Table
@@ -68,6 +74,7 @@ class SourceTables:
     origin: dict[str, Any] = field(default_factory=dict)
     lists: pa.Table | None = None
     texts: pa.Table | None = None
+    ordered: bool = False
 
 
 def check_tables(tables: SourceTables) -> None:
@@ -86,7 +93,6 @@ def check_tables(tables: SourceTables) -> None:
                 )
         if table.num_rows == 0:
             raise DataError(f"{name}: the table is empty; expected at least one row.")
-    _check_ratings(tables.interactions)
     if "timestamp" in tables.interactions.column_names:
         clock = clock_of(tables.interactions.column_names)
         missing = max(tables.interactions[name].null_count for name in clock)
@@ -116,19 +122,3 @@ def clock_of(columns: Iterable[str]) -> list[str]:
     """Which of these columns tell the time, coarse before fine."""
     found = set(columns)
     return [name for name in ("timestamp", "nanosecond") if name in found]
-
-
-def _check_ratings(interactions: pa.Table) -> None:
-    if "rating" not in interactions.column_names:
-        return
-    ratings = interactions["rating"]
-    bad = pc.or_kleene(pc.is_null(ratings, nan_is_null=True), pc.is_inf(ratings))
-    if "event" in interactions.column_names:
-        consumed = pc.not_equal(pc.fill_null(interactions["event"], ""), SKIP)
-        bad = pc.and_(bad, consumed)
-    if count := pc.sum(bad).as_py() or 0:
-        row = pc.index(bad, True).as_py() + 1
-        raise DataError(
-            f"interactions: {count} ratings are empty, NaN or infinite, the first in row {row}. "
-            "Expected a finite number for each consumed item; drop those rows or the column."
-        )

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from palate.config import RunConfig
+from palate.data.categories import item_categories
 from palate.data.contexts import Context, ContextSet
 from palate.data.prepared import Prepared, sample_contexts
 from palate.data.simulator import Simulation
@@ -73,7 +74,7 @@ class Evaluation:
         self.seed = config.seed
         self.data = data
         self.graded = bool((data.interactions.levels > 1).any())
-        self._liked = config.data.levels[0]
+        self._liked = config.data.liked_from
         self._world = world
         self._folder = folder
         every = data.contexts("test")
@@ -316,13 +317,12 @@ def _difference(
 
 
 def _categories(items: pa.Table) -> list[np.ndarray] | None:
-    """Category ids of each item from a `genres` ("a|b") or `genre` column, if there is one."""
-    name = next((n for n in ("genres", "genre") if n in items.column_names), None)
-    if name is None:
+    """Numbers of each item's categories, or None where the catalogue names none."""
+    column, named = item_categories(items)
+    if column is None:
         return None
-    words = [[w for w in str(text or "").split("|") if w] for text in items[name].to_pylist()]
-    ids = {word: index for index, word in enumerate(sorted({w for ws in words for w in ws}))}
-    return [np.array([ids[word] for word in ws], dtype=np.int64) for ws in words]
+    numbers = {name: n for n, name in enumerate(sorted({name for one in named for name in one}))}
+    return [np.array([numbers[name] for name in one], dtype=np.int64) for one in named]
 
 
 def _write_ranks(ranks: dict[str, Ranks], path: Path) -> None:

@@ -50,7 +50,7 @@ def false_negatives(folder: Path, config: RunConfig) -> FalseNegatives:
     )
     is_truth = config.data.source == "simulate"
     known = (
-        WouldLike(data, Simulation(**source_arguments(config)), config.data.levels[0])
+        WouldLike(data, Simulation(**source_arguments(config)), config.data.liked_from)
         if is_truth
         else LikedLater(data)
     )

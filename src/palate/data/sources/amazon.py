@@ -51,6 +51,7 @@ def amazon(path: str | Path) -> SourceTables:
             **marks_said(*files),
             "sha256": {file.name: file.sha256 for file in files},
         },
+        ordered=True,
     )
 
 

@@ -106,6 +106,7 @@ def candidate_file(
             **marks,
         },
         lists=lists,
+        ordered=True,
     )
 
 

@@ -96,6 +96,7 @@ def conversation(
             "counts": counts,
         },
         texts=_texts(turns, kept, max_characters),
+        ordered=True,
     )
 
 

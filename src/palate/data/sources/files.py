@@ -28,11 +28,12 @@ from palate.data.sources.item_table import (
 from palate.data.tables import SKIP, SourceTables
 from palate.errors import ConfigError, DataError, DataWarning, did_you_mean
 
-COLUMNS = ("user_id", "item_id", "timestamp", "rating", "event", "position", "title")
+COLUMNS = ("user_id", "item_id", "timestamp", "rating", "weight", "event", "position", "title")
 EXPECTED = {
     "user_id": "is empty. Expected an id",
     "item_id": "is empty. Expected an id",
     "rating": "is not a number. Expected a finite number such as 4.5",
+    "weight": "is no weight. Expected a finite number of 0 or more such as 3",
     "position": "is not a number. Expected the row's place within its user",
 }
 
@@ -40,7 +41,7 @@ EXPECTED = {
 def files(
     path: str | Path,
     items: str | None = None,
-    columns: dict[str, str] | None = None,
+    columns: dict[str, str | None] | None = None,
     item_columns: dict[str, str] | None = None,
     on_bad_rows: Literal["error", "drop"] = "error",
 ) -> SourceTables:
@@ -48,11 +49,13 @@ def files(
 
     Args:
         path: interactions (.csv, .tsv, .csv.gz, .tsv.gz or .parquet): user_id, item_id and,
-            where known, timestamp (Unix seconds or an ISO date), rating, event, position (the
-            order within a user) and title. Without timestamp and position the rows' order counts.
+            where known, timestamp (Unix seconds or an ISO date), rating or weight, event,
+            position (the order within a user) and title. Without timestamp and position the rows
+            stand in no order unless `data.order` says so.
         items: file of items: item_id, title and any further columns; without one the titles in
             the interactions count, or the item ids themselves.
-        columns: our name → name in the file of interactions, such as {user_id: uid}.
+        columns: our name → name in the file of interactions, such as {user_id: uid}; null for a
+            column that is not to be read.
         item_columns: our name → name in the file of items.
         on_bad_rows: "error" stops at the first row that cannot be read; "drop" leaves such rows
             out and counts them.
@@ -69,7 +72,7 @@ def files(
                 f"{did_you_mean(ours, COLUMNS)}"
             )
     file = read_file(path, f"a file of interactions ({FORMATS})")
-    log = _read_log(file, columns)
+    log = _graded_once(_read_log(file, columns), columns)
     table, faults = _parsed(log)
     table, dropped = _without_bad_rows(log, table, faults, on_bad_rows)
     if "position" in table.column_names:
@@ -131,12 +134,18 @@ class _Fault:
     said: str
 
 
-def _read_log(file: FileContent, columns: dict[str, str]) -> _Log:
+def _read_log(file: FileContent, columns: dict[str, str | None]) -> _Log:
     text = delimited(file)
     whole = read_parquet(file) if text is None else None
     found = text.header if text is not None else whole.column_names
-    theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
-    needed = {"user_id", "item_id", *columns}
+    named = {ours: columns.get(ours, ours) for ours in COLUMNS}
+    theirs = {ours: name for ours, name in named.items() if name is not None}
+    for ours in ("user_id", "item_id"):
+        if ours not in theirs:
+            raise ConfigError(
+                f"data.options.columns.{ours}: found null; every log needs this column. Name yours."
+            )
+    needed = {"user_id", "item_id", *(ours for ours in columns if ours in theirs)}
     for ours, name in theirs.items():
         if ours in needed and name not in found:
             if len(found) == 1 and text:
@@ -159,12 +168,38 @@ def _read_log(file: FileContent, columns: dict[str, str]) -> _Log:
     return _Log(file.name, table, theirs, text, n_ragged)
 
 
+def _graded_once(log: _Log, columns: dict[str, str | None]) -> _Log:
+    """The log without its weights, or its ratings, where it has both: only one of them grades."""
+    if not {"rating", "weight"} <= set(log.theirs):
+        return log
+    said = [name for name in ("rating", "weight") if name in columns]
+    if len(said) == 2:
+        raise ConfigError(
+            "data.options.columns: 'rating' and 'weight' are both named, and only one can grade. "
+            "Set one of them to null."
+        )
+    read = said[0] if said else "rating"
+    other = "weight" if read == "rating" else "rating"
+    if not said:
+        warnings.warn(
+            DataWarning(
+                f"{log.name}: the columns 'rating' and 'weight' could both grade; 'rating' does, "
+                "and 'weight' is not read. Say so with --set data.options.columns.weight=null, or "
+                "choose the other with --set data.options.columns.rating=null."
+            ),
+            stacklevel=3,
+        )
+    theirs = {ours: name for ours, name in log.theirs.items() if ours != other}
+    return replace(log, table=log.table.drop_columns(other), theirs=theirs)
+
+
 def _parsed(log: _Log) -> tuple[pa.Table, list[_Fault]]:
     """The columns in their types, and which rows of them are bad."""
     readers: dict[str, Callable[[pa.ChunkedArray], Marked]] = {
         "user_id": as_ids,
         "item_id": as_ids,
         "rating": as_numbers,
+        "weight": _weights,
         "position": as_places,
         "event": _texts,
         "title": _texts,
@@ -192,14 +227,29 @@ def _parsed(log: _Log) -> tuple[pa.Table, list[_Fault]]:
                 "numbers."
             ) from error
     if "event" in columns:
-        consumed = pc.not_equal(columns["event"], SKIP)
         faults = [
-            replace(fault, rows=pc.and_(fault.rows, consumed))
-            if fault.column == "rating"
+            replace(fault, rows=pc.and_(fault.rows, _must_be_graded(log, fault, columns["event"])))
+            if fault.column in ("rating", "weight")
             else fault
             for fault in faults
         ]
     return pa.table(columns), faults
+
+
+def _must_be_graded(log: _Log, grade: _Fault, events: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which rows need a rating or weight: all but what was skipped. Of several other events
+    `data.events` must say which ones a value grades, and those that it does not may have none."""
+    consumed = pc.not_equal(events, SKIP)
+    if len(pc.unique(events.filter(consumed))) < 2:
+        return consumed
+    values = log.table[grade.column]
+    empty = pc.or_(pc.is_null(values, nan_is_null=True), pc.equal(_texts(values)[0], ""))
+    return pc.and_(consumed, pc.invert(empty))
+
+
+def _weights(column: pa.ChunkedArray) -> Marked:
+    weights, bad = as_numbers(column)
+    return weights, pc.or_(bad, pc.fill_null(pc.less(weights, 0), False))
 
 
 def _texts(column: pa.ChunkedArray) -> Marked:

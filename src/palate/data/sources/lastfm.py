@@ -76,6 +76,7 @@ def lastfm(path: str | Path, windows: Literal["llara", "sdpo"] = "llara") -> Sou
             "sha256": {file.name: file.sha256 for file in (artists, training, *files.values())},
         },
         lists=lists,
+        ordered=True,
     )
 
 

@@ -83,6 +83,7 @@ def preferences(
         },
         lists=lists,
         texts=texts,
+        ordered=True,
     )
 
 

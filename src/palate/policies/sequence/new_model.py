@@ -10,6 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from palate.config import SequenceShape
+from palate.data.categories import COLUMNS
+from palate.data.categories import item_categories as named_categories
 from palate.data.contexts import Ids
 from palate.errors import ConfigError, DataError, did_you_mean
 from palate.item_vectors import ItemVectors
@@ -17,8 +19,6 @@ from palate.policies.sequence.model import SequenceConfig, SequenceModel
 from palate.policies.sequence.sampled_softmax import Proposals
 from palate.policies.sequence.streams import STREAMS, ProjectedVectors
 
-CATEGORIES = ("genres", "genre")
-"""Columns of the item table, the first there is, with categories: separated by |, or lists."""
 OWN = ("n_items", "max_history", "vector_sizes", "n_categories", "most_categories", "seed")
 """Fields of a configuration that no one chooses as shape: catalogue and vectors give them."""
 
@@ -100,19 +100,13 @@ def item_categories(items: pa.Table) -> Ids:
     Raises:
         DataError: the item table names no categories.
     """
-    column = next((name for name in CATEGORIES if name in items.column_names), None)
-    texts = [] if column is None else items[column].to_pylist()
-    of_items = [
-        [name.strip() for name in (text.split("|") if isinstance(text, str) else text or ())]
-        for text in texts
-    ]
-    of_items = [sorted({name for name in names if name}) for names in of_items]
-    known = sorted({name for names in of_items for name in names})
-    if not known:
+    column, of_items = named_categories(items)
+    if column is None:
         raise DataError(
-            f"items: there is no column '{CATEGORIES[0]}' with categories, which "
+            f"items: there is no column '{COLUMNS[0]}' with categories, which "
             "policy.sequence.category_weight needs. Add one, separated by |, or set it to 0."
         )
+    known = sorted({name for names in of_items for name in names})
     number = {name: place for place, name in enumerate(known)}
     found = np.full((len(of_items), max(map(len, of_items))), -1)
     for row, names in enumerate(of_items):
