@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import command, log
+from palate.data.preparation import as_it_is
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared
 from palate.data.tables import SourceTables
@@ -123,6 +124,24 @@ def test_the_command_refuses_before_it_writes(tmp_path):
     assert not (tmp_path / "runs/a").exists()
     done = command("prepare", "empty.yaml", *given, "--set", "data.order=rows", folder=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ([(u, i, 1000 // (i + 1)) for u in range(9) for i in range(9)], f"{PAIRS} rating"),
+        ([(u, i, i + 0.5) for u in range(9) for i in range(15)], f"{PAIRS} weight"),
+        ([(u, i, "ab"[i % 2]) for u in range(9) for i in range(9)], f"{PAIRS} event"),
+        ([(u, i, 1 + 4.0 * (i % 2)) for u in range(9) for i in range(9)], f"{PAIRS} rating"),
+    ],
+)
+def test_a_log_that_says_little_can_still_be_looked_at(rows, columns, tmp_path):
+    """An audit grades nothing, so it asks for no scale, no order and no meaning of events."""
+    tables = log(rows, columns)
+    prepare(tables, tmp_path, as_it_is(tables), 0)
+    data = Prepared(tmp_path, 1)
+    assert len(data.contexts("test")) == 9
+    assert len(data.interactions.items) == len(rows)
 
 
 # --- equal times ---

@@ -33,11 +33,11 @@ def test_the_source_of_the_page_works(tmp_path):
     scope: dict = {}
     exec(block, scope)
     path = tmp_path / "hours.csv"
-    path.write_text('user_id,item_id,title,rating\n1,7,"Portal, 2",3.5\n2,7,"Portal, 2",0.5\n')
+    path.write_text('user_id,item_id,title,weight\n1,7,"Portal, 2",3.5\n2,7,"Portal, 2",0.5\n')
     tables = scope["steam"](str(path), least_hours=1)
     check_tables(tables)
-    assert tables.interactions.to_pylist() == [{"user_id": 1, "item_id": 7, "rating": 3.5}]
+    assert tables.interactions.to_pylist() == [{"user_id": 1, "item_id": 7, "weight": 3.5}]
     assert tables.items.to_pylist() == [{"item_id": 7, "title": "Portal, 2"}]
-    path.write_text("user_id,item_id,title,rating\n1,7,Portal,lots\n")
-    with pytest.raises(DataError, match=r"hours\.csv line 2: rating 'lots' is not a number"):
+    path.write_text("user_id,item_id,title,weight\n1,7,Portal,lots\n")
+    with pytest.raises(DataError, match=r"hours\.csv line 2: weight 'lots' is not a number"):
         scope["steam"](str(path))

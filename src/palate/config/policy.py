@@ -46,7 +46,8 @@ class SequenceShape(Section):
     contrast_weight: float = Field(default=0.0, ge=0)
     """Weight of telling a history's next item from the others of the batch."""
     category_weight: float = Field(default=0.0, ge=0)
-    """Weight of predicting the next item's categories (column genres or genre)."""
+    """Weight of predicting the next item's categories (column genres, genre, categories,
+    category or brand)."""
     placeholder_weight: float = Field(default=0.0, ge=0)
     """Weight of knowing a history again when 30 % of its texts and images are hidden."""
     sampled_softmax: int | None = Field(default=None, ge=1)
