@@ -191,6 +191,7 @@ def test_a_step_is_one_pass_for_all_beams_of_all_prompts(small_data, small_polic
     def run():
         rankings.append(small_policy.rank(contexts, top=5, method="beam", width=8))
 
+    run()  # before it first ranks, a policy looks whether the model can be asked like this
     calls, fed = tokens_fed(small_policy, run)
     assert calls <= 1 + longest
     prompts = max(len(small_policy.prompt_tokens(context)) for context in contexts)

@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from palate.policies.language.adapters import causal_lm
 from palate.policies.language.item_trie import ItemTrie
 from palate.policies.language.prompt_cache import PromptCache
 from palate.policies.language.prompts import Tokens
-from palate.policies.language.reading import MOST_LOGITS
+from palate.policies.language.reading import MOST_LOGITS, text_config
 from palate.policies.policy import PADDING_ITEM, Ranking
 
 
@@ -50,8 +49,7 @@ def beam_search(
     Returns:
         (B, top) items, best first; −1 with score −inf where no further title was found.
     """
-    vocabulary = int(causal_lm(model).get_output_embeddings().weight.shape[0])
-    together = max(1, MOST_LOGITS // (width * vocabulary))
+    together = max(1, MOST_LOGITS // (width * int(text_config(model).vocab_size)))
     found = [
         _search(
             PromptCache(model, prompts[first : first + together], pad_token, device),

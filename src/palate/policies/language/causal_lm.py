@@ -18,11 +18,12 @@ from palate.policies.language.adapters import (
     add_adapter,
     merge,
 )
+from palate.policies.language.attention import leave_flex_on_cpu
 from palate.policies.language.beam import beam_search
-from palate.policies.language.catalogue import catalogue_log_probs
+from palate.policies.language.catalogue import READ_TOGETHER, catalogue_log_probs
 from palate.policies.language.causality import check_reads_forward
 from palate.policies.language.chat import Chat, chat_of
-from palate.policies.language.engine import Engine, engine_for
+from palate.policies.language.engine import Engine, Readings
 from palate.policies.language.folder import read_policy, write_policy
 from palate.policies.language.from_scratch import SIZES, new_model
 from palate.policies.language.item_trie import KeptTrie
@@ -83,7 +84,8 @@ class LanguagePolicy:
         chat: what a chat template puts around prompts; None for none.
 
     Raises:
-        ConfigError: engine is "tree" and the model scores differently in it.
+        ConfigError: engine is "tree" and the model scores differently in it; or the model is none
+            whose scores tell what comes next (see `engine.py`).
     """
 
     kind = "language"
@@ -120,9 +122,10 @@ class LanguagePolicy:
         self.pad = padding_token(tokenizer, known, self.prompter.end)
         warn_of_titles(self.prompter, items)
         self._tries = KeptTrie()
+        leave_flex_on_cpu(model)
         check_reads_forward(model, self.prompter.sample_text, self.prompter.end)
         fixed = (self.prompter.end, self.pad)
-        self.engine: Engine = engine_for(model, engine, self._score_batch, *fixed)
+        self.readings = Readings(model, engine, tokenizer, *fixed, limit)
 
     @classmethod
     def create(
@@ -211,6 +214,16 @@ class LanguagePolicy:
         self.stages = (*self.stages, stage)
 
     @property
+    def engine(self) -> Engine:
+        """What reads titles: "tree", or "plain" where each is scored alone; a model that turns out
+        to score longer texts otherwise in a tree goes over to plain, saying so."""
+        return self.readings.engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self.readings.engine = engine
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
@@ -283,7 +296,9 @@ class LanguagePolicy:
 
     def log_probs(self, batch: Batch, model: nn.Module | None = None) -> Scored:
         """See `Policy.log_probs`; sums over a title's tokens and its end token, in float32."""
-        return Scored(*layouts.log_probs_of(batch, token_log_probs(model or self.model, batch)))
+        batch, ways = self.readings.readable(self.model, batch)
+        tokens = token_log_probs(model or self.model, batch, ways)
+        return Scored(*layouts.log_probs_of(batch, tokens))
 
     def collate_histories(self, histories: Sequence[History]) -> Batch:
         """See `Policy.collate_histories`; for prompts that only grow at their end."""
@@ -351,14 +366,14 @@ class LanguagePolicy:
     def catalogue_log_probs(self, contexts: Sequence[Context], pool: Ids | None = None) -> Tensor:
         """See `Policy.catalogue_log_probs`; prompts, and what titles share, are read once."""
         self._need_rankable()
-        if self.engine == "plain":
+        prompts = [self.prompt_tokens(context) for context in contexts]
+        if not self._caches(prompts, READ_TOGETHER):
             pool = np.arange(len(self.prompter.title_tokens)) if pool is None else np.asarray(pool)
             ids = np.broadcast_to(pool, (len(contexts), len(pool)))
             blocks = [self.score(contexts, ids[:, i : i + 64]) for i in range(0, len(pool), 64)]
             return torch.cat([block.log_probs for block in blocks], dim=1)
         trie = self._tries.of(self.prompter.title_tokens)
         trie = trie if pool is None else trie.restricted(np.asarray(pool))
-        prompts = [self.prompt_tokens(context) for context in contexts]
         with inference(self.model):
             return catalogue_log_probs(
                 self.model, prompts, trie, self.prompter.end, self.pad, self.device
@@ -396,18 +411,26 @@ class LanguagePolicy:
         self._need_rankable()
         n_items = len(self.prompter.title_tokens)
         top = min(top, n_items)
-        check_search(method, top, width, self.engine)
-        legal = legal_items(contexts, n_items, exclude_history, allowed)
-        if method == "exact" and (self.engine == "plain" or top > ENOUGH_BEAMS):
-            pool = np.flatnonzero(legal.any(axis=0))
-            return best_items(self.catalogue_log_probs(contexts, pool), pool, legal, top)
         prompts = [self.prompt_tokens(context) for context in contexts]
         trie = self._tries.of(self.prompter.title_tokens)
+        beams = width if method == "beam" else ENOUGH_BEAMS
+        caches = self._caches(prompts, max(READ_TOGETHER, beams * len(trie.levels)))
+        check_search(method, top, width, caches)
+        legal = legal_items(contexts, n_items, exclude_history, allowed)
+        if method == "exact" and (not caches or top > ENOUGH_BEAMS):
+            pool = np.flatnonzero(legal.any(axis=0))
+            return best_items(self.catalogue_log_probs(contexts, pool), pool, legal, top)
         search = (self.model, prompts, trie, self.prompter.end, self.pad, self.device, top)
         with inference(self.model):
             if method == "beam":
                 return beam_search(*search, width, legal)
             return best_titles(*search, legal)
+
+    def _caches(self, prompts: Sequence[Tokens], behind: int) -> bool:
+        """Whether so many tokens may be read behind prompts that are read once."""
+        longest = max(map(len, prompts))
+        title = max(map(len, self.prompter.title_tokens))
+        return self.readings.caches(self.model, longest + title, behind)
 
     def _need_rankable(self) -> None:
         self._need_catalogue()

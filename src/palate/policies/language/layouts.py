@@ -40,7 +40,8 @@ def lay_trees(
 
     Returns:
         input_ids, position_ids (B, T); subtree_end (B, T), the column after the last one that may
-        see a column; the scored tokens (see `log_probs_of`).
+        see a column; `deepest`, tokens of the longest sequence; the scored tokens (see
+        `log_probs_of`).
     """
     contexts_of: dict[Hashable, list[int]] = {}
     for context, name in enumerate(range(len(prompts)) if passes is None else passes):
@@ -72,6 +73,7 @@ def lay_trees(
         "input_ids": torch.from_numpy(input_ids),
         "position_ids": torch.from_numpy(position_ids),
         "subtree_end": torch.from_numpy(subtree_end),
+        "deepest": int(position_ids.max()) + 1,
         **scored.tensors(len(prompts)),
     }
 
@@ -115,6 +117,35 @@ def lay_histories(
             column += len(title) + len(break_tokens)
         rows.append(np.concatenate(parts[:-1]))
     return {**_right_padded(rows, pad_token), **scored.tensors(slot)}
+
+
+def unrolled(batch: dict[str, Any], pad_token: int) -> dict[str, Any]:
+    """A batch of `lay_trees` as `lay_alone` would have laid it: a row per candidate."""
+    slots, row = torch.unique(batch["scored_slot"], return_inverse=True)
+    tree_row = batch["read_row"][batch["scored_place"]]
+    column = batch["read_column"][batch["scored_place"]]
+    last = torch.zeros_like(slots).scatter_reduce(0, row, column, "amax")
+    of_tree = torch.zeros_like(slots).scatter_reduce(0, row, tree_row, "amax")
+    if not len(slots):  # a model reads something
+        last = of_tree = torch.zeros(1, dtype=torch.long, device=slots.device)
+    columns = torch.arange(batch["input_ids"].shape[1], device=last.device)
+    ends = batch["subtree_end"][of_tree]
+    is_on_path = (columns <= last[:, None]) & (last[:, None] < ends)
+    lengths = is_on_path.sum(dim=1, keepdim=True)
+    width = int(lengths.max())
+    on_path_first = (~is_on_path).to(torch.int8).argsort(dim=1, stable=True)[:, :width]
+    is_real = columns[:width] < lengths
+    tokens = batch["input_ids"][of_tree].gather(1, on_path_first)
+    return {
+        "input_ids": tokens.masked_fill(~is_real, pad_token),
+        "attention_mask": is_real.long(),
+        "read_row": row,
+        "read_column": batch["position_ids"][tree_row, column],
+        "scored_place": torch.arange(len(row), device=row.device),
+        "scored_target": batch["scored_target"],
+        "scored_slot": batch["scored_slot"],
+        "shape": batch["shape"],
+    }
 
 
 def log_probs_of(batch: dict[str, Any], tokens: Tensor) -> tuple[Tensor, Tensor]:

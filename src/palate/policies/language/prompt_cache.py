@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from palate.policies.language.adapters import causal_lm
 from palate.policies.language.prompts import Tokens
-from palate.policies.language.reading import tree_masks
+from palate.policies.language.reading import text_config, tree_masks
 
 ALWAYS = np.iinfo(np.int64).max
 
@@ -49,7 +49,7 @@ class PromptCache:
         self.width = width
         self.is_real = torch.from_numpy(is_real).to(device)
         self._model = model
-        self._config: Any = causal_lm(model).config
+        self._config: Any = text_config(model)
         self._lengths = self.is_real.sum(dim=1, keepdim=True)
         # without a config the cache keeps keys beyond a window, which masks leave out
         self._cache = DynamicCache()

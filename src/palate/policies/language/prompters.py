@@ -172,7 +172,8 @@ def tokenizer_of(base: str, items: pa.Table, templates: Sequence[Template]) -> A
 
 
 def longest_input(config: Any) -> int:
-    """Tokens that a model reads, by its configuration."""
+    """Tokens that a model reads, by its configuration, or that of its language part."""
+    config = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
         if getattr(config, name, None):
             return int(getattr(config, name))
