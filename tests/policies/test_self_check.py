@@ -1,4 +1,4 @@
-"""Scores are the model's own, `model(input_ids)` alone, or the model is read otherwise or refused."""
+"""Scores are those of `model(input_ids)` alone, or a model is read otherwise, or refused."""
 
 import warnings
 
@@ -184,7 +184,7 @@ def test_rows_are_read_one_by_one_where_padding_moves_them(policy_of):
     config = DogeConfig(**SMALL, keep_window_size=8)
     with pytest.warns(DataWarning, match="rows are read one by one"):
         policy = policy_of(sharp(config))
-        assert_own(policy)
+    assert_own(policy)
     histories = [[TITLES[0], TITLES[2]], [TITLES[1], TITLES[3]]]
     batch = layouts.lay_histories([LONG, SHORT], histories, [0, 1], SHORT[:1], 2, 0)
     found = -policy.history_losses(batch)
@@ -196,9 +196,10 @@ def test_rows_are_read_one_by_one_where_padding_moves_them(policy_of):
 
 
 def test_tokens_chosen_by_topk_are_chosen_in_a_row_of_its_own(policy_of):
+    model = tiny_model("deepseek_v32", 600)
     with pytest.warns(DataWarning, match="chooses by topk which tokens of a text"):
-        policy = policy_of(tiny_model("deepseek_v32", 600))
-        assert_own(policy)
+        policy = policy_of(model)
+    assert_own(policy)
     assert isinstance(policy.model.config, DeepseekV32Config)
     with pytest.raises(ConfigError, match=r"engine='tree': .* chooses by topk"):
         policy_of(tiny_model("deepseek_v32", 600), engine="tree")
@@ -230,7 +231,7 @@ def test_models_that_answer_at_random_or_not_at_all_are_refused_by_name(small_po
         raise ValueError("pixel_values are missing")
 
     model.register_forward_pre_hook(fails)
-    with pytest.raises(ConfigError, match="LlamaForCausalLM reads no text: .*pixel_values are"):
+    with pytest.raises(ConfigError, match=r"LlamaForCausalLM reads no text: .*pixel_values are"):
         readings(model, small_policy)
 
 
@@ -336,7 +337,9 @@ tokens = st.lists(st.integers(3, 9), min_size=1, max_size=5)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(tokens, st.lists(st.none() | tokens, min_size=3, max_size=3)), min_size=1))
+@given(
+    st.lists(st.tuples(tokens, st.lists(st.none() | tokens, min_size=3, max_size=3)), min_size=1)
+)
 def test_an_unrolled_tree_is_its_titles_alone(contexts):
     prompts = [np.array(prompt) for prompt, _ in contexts]
     answers = [[None if t is None else np.array(t) for t in row] for _, row in contexts]
@@ -370,5 +373,6 @@ def test_a_look_leaves_modes_and_chance_as_they_were(policy_of):
     policy.model.model.layers[1].eval()
     state = torch.random.get_rng_state()
     policy.log_probs(policy._lay([LONG], [TITLES]))
-    assert policy.model.training and not policy.model.model.layers[1].training
+    assert policy.model.training
+    assert not policy.model.model.layers[1].training
     assert torch.equal(torch.random.get_rng_state(), state)

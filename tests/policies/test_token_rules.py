@@ -16,6 +16,7 @@ from palate.errors import ConfigError
 from palate.policies import LanguagePolicy, load_policy
 from palate.policies.language.chat import MESSAGE, chat_of
 from palate.policies.language.decoding import generate
+from palate.policies.language.engine import Writing
 from palate.policies.language.prompters import prompter_for, saved_prompter
 from palate.policies.language.prompts import Prompter, parse_templates
 from palate.policies.language.text_tokens import TextTokens
@@ -291,6 +292,7 @@ def test_it_writes_until_the_turn_ends(kind, monkeypatch):
         answer = [*title, policy.prompter.end, *words]
         return torch.cat([input_ids, torch.tensor([answer])], dim=1)
 
+    policy.readings.writing(policy.prompter.max_tokens, lambda _: Writing(True, True))
     monkeypatch.setattr(policy.model, "generate", written)
     assert generate(policy, [context]) == [WRITTEN[6]]
 

@@ -58,15 +58,15 @@ def _way_to_write(policy: LanguagePolicy, depth: int) -> Writing:
             tokens, logits = _written(policy, prompts, count, way, min_new_tokens=count)
         except torch.OutOfMemoryError:  # says nothing about the model
             raise
-        except Exception as error:  # models fail in ways of their own where they cannot write so
+        except Exception as error:  # models fail in ways of their own
             reason = f"fails ({type(error).__name__})"
             continue
         reason = _reason_against(policy, prompts, tokens, logits)
         if reason is None:
             return way
     raise ConfigError(
-        f"{readings.name} does not write as it scores (it {reason}), so nothing can be said of what "
-        "it generates. Leave evaluation.generation out."
+        f"{readings.name} does not write as it scores (it {reason}), so nothing can be said of "
+        "what it writes. Leave generation out of evaluation.protocols."
     )
 
 
@@ -123,11 +123,11 @@ def _written(
             suppress_tokens=None,
             pad_token_id=policy.pad,
             use_cache=way.cached,
-            return_dict_in_generate=True,
+            return_dict_in_generate=keeps,
             output_logits=keeps,
             **options,
         )
-        tokens += found.sequences[:, width:].tolist()
+        tokens += (found.sequences if keeps else found)[:, width:].tolist()
         logits += [torch.stack(found.logits, dim=1)] if keeps else []
     return tokens, torch.cat(logits) if logits else torch.empty(0)
 

@@ -20,7 +20,14 @@ from palate.policies.language.beam import beam_search
 from palate.policies.language.catalogue import catalogue_log_probs
 from palate.policies.language.item_trie import ItemTrie
 from palate.policies.language.reading import Ways, places_at_once, token_log_probs
-from palate.policies.language.self_check import TITLE, Check, Sample, first_line, sample, usable_tokens
+from palate.policies.language.self_check import (
+    TITLE,
+    Check,
+    Sample,
+    first_line,
+    sample,
+    usable_tokens,
+)
 from palate.policies.policy import Batch, inference, on_device
 
 Engine = Literal["tree", "plain"]
@@ -229,7 +236,9 @@ class Readings:
             elif what == "plain":
                 reason = check.reason_against(self._plain(model, check, self.ways), False)
                 if reason is not None:
-                    self._warn(f"{reason} in padded rows of {depth} tokens; rows are read one by one")
+                    self._warn(
+                        f"{reason} in padded rows of {depth} tokens; rows are read one by one"
+                    )
                     self.ways = replace(self.ways, together=False)
             else:
                 first, *_ = self._cached_ways(model, check, depth + beside)

@@ -228,23 +228,21 @@ class Check:
             return f"fails with {type(error).__name__}: {first_line(error)}"
         return self.reason_between(found, self.expected, is_tree)
 
-    def reason_between(
-        self, found: Tensor, expected: Tensor, is_tree: bool = False
-    ) -> str | None:
+    def reason_between(self, found: Tensor, expected: Tensor, is_tree: bool = False) -> str | None:
         """By how much two scorings of the sample differ; None where that is let pass."""
         least = LEAST.get(causal_lm(self._model).get_input_embeddings().weight.dtype, LEAST_ELSE)
-        reduce: Callable[[Tensor], Tensor] = lambda tokens: tokens
-        if found.ndim > 1:
-            reduce, least = self._of_titles, least * (TITLE + 1)
-            expected = reduce(expected)
+        if sums := found.ndim > 1:
+            least, expected = least * (TITLE + 1), self._of_titles(expected)
             found = torch.where(expected == 0, expected, found.cpu())  # not scored
         distance = apart(found.float().cpu(), expected).double()
         if bool((distance <= least).all()):
             return None
-        moved = [(OF_TREES if is_tree else OF_ROWS, reduce(self._movement))]
+        moved = [(OF_TREES if is_tree else OF_ROWS, self._movement)]
         if is_tree:
-            moved.append((OF_PADDING, reduce(self._movement_by_padding)))
-        parts = [slice(None)] if found.ndim > 1 else [slice(None), self._is_title]
+            moved.append((OF_PADDING, self._movement_by_padding))
+        if sums:
+            moved = [(times, self._of_titles(one)) for times, one in moved]
+        parts = [slice(None)] if sums else [slice(None), self._is_title]
         for part in parts:
             in_all = max(times * _mean_square(one[part]) for times, one in moved)
             at_one = AT_ONE * max(times * float(one[part].abs().max()) for times, one in moved)
@@ -272,7 +270,8 @@ class Check:
         """(trunks, titles) sums over the tokens that follow the trunk."""
         shape = (len(self.sample.trunks), len(self.sample.titles))
         sums = torch.zeros(shape[0] * shape[1])
-        return sums.index_add(0, self.plain["scored_slot"], tokens * self._is_title).view(shape)
+        of_title = torch.where(self._is_title, tokens, 0.0)
+        return sums.index_add(0, self.plain["scored_slot"], of_title).view(shape)
 
     def moves_with_what_follows(self) -> tuple[str | None, bool]:
         """How far a token's score moves with what comes after it, None where it does not; and
@@ -369,4 +368,3 @@ def usable_tokens(model: Any, tokenizer: Any) -> NDArray[np.int64]:
     tokens = np.arange(size)
     usable = tokens[~np.isin(tokens, [token for token in special if isinstance(token, int)])]
     return usable if len(usable) else tokens
-
