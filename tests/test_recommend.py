@@ -15,6 +15,7 @@ from conftest import command
 from palate.config import parse_config
 from palate.data.contexts import Context
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning
+from palate.files import write_json
 from palate.pipeline import run
 from palate.policies import LanguagePolicy, ModulePolicy, SequencePolicy
 from palate.recommend import (
@@ -23,6 +24,7 @@ from palate.recommend import (
     popularity_of,
     read_ids,
     recommend,
+    shown_events,
     spoken_against,
     stage_of,
 )
@@ -319,6 +321,20 @@ def test_order_within_a_second_is_kept(times, tmp_path):
     (person,) = people_of(log, {}, [str(item) for item in range(100, 105)])
     assert (person.items + 100).tolist() == items
     assert set(person.times.tolist()) == {1_700_000_000}
+
+
+def test_what_was_only_shown_is_in_nobodys_history(tmp_path):
+    """Which events those are, the run's data.events has said."""
+    write_json(
+        {"preparation": {"events": {"view": "shown", "skip": 1, "buy": 2}}}, tmp_path / "data.json"
+    )
+    assert shown_events(tmp_path) == ["view"]
+    assert shown_events(tmp_path / "sft") == ["view"]
+    assert shown_events(tmp_path / "a" / "b") == ["skip"]
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,event\n1,7,view\n1,8,buy\n1,9,skip\n")
+    (person,) = people_of(log, {}, ["7", "8", "9"], shown=shown_events(tmp_path))
+    assert person.items.tolist() == [1, 2]
 
 
 def test_ids_are_those_of_the_source_however_they_are_written(tmp_path):

@@ -205,7 +205,12 @@ def files(folder, log, **options):
             {"data__split": "global_time"},
             "needs a timestamp column, which this source does not give",
         ),
-        ("user_id,item_id\n1,2\n2,3\n", {}, "no context with a history and a liked item"),
+        (
+            "user_id,item_id\n1,2\n2,3\n",
+            {"data__order": "rows"},
+            "no context with a history and a liked item",
+        ),
+        ("user_id,item_id\n1,2\n2,3\n", {}, "neither timestamps nor positions"),
     ],
 )
 def test_bad_logs_are_one_sentence_and_leave_nothing(log, changes, sentence, tmp_path):

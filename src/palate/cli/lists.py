@@ -92,6 +92,7 @@ def recommend(
         block=blocked,
         keep_seen=keep_seen,
         on_bad_rows=on_bad_rows,
+        shown=serving.shown_events(folder),
     )
     serving.write_lists(lists, out)
     by = f" by {served}" if served else ""

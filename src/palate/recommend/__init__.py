@@ -2,7 +2,7 @@
 
 from palate.recommend.choice import check_out, read_ids, write_lists
 from palate.recommend.lists import recommend
-from palate.recommend.served import policy_of, popularity_of, spoken_against, stage_of
+from palate.recommend.served import policy_of, popularity_of, shown_events, spoken_against, stage_of
 
 __all__ = [
     "check_out",
@@ -10,6 +10,7 @@ __all__ = [
     "popularity_of",
     "read_ids",
     "recommend",
+    "shown_events",
     "spoken_against",
     "stage_of",
     "write_lists",

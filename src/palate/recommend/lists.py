@@ -1,7 +1,7 @@
 """The best items for everyone in a log."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from palate.data.contexts import Ids
+from palate.data.tables import SKIP
 from palate.errors import CheckpointError, ConfigError, DataWarning
 from palate.evaluation.ranking import steps
 from palate.policies import LanguagePolicy, Policy, SequencePolicy
@@ -34,6 +35,7 @@ def recommend(
     block: Sequence[object] = (),
     keep_seen: bool = False,
     on_bad_rows: Literal["error", "drop"] = "error",
+    shown: Collection[str] = (SKIP,),
 ) -> pa.Table:
     """The best items for everyone in a log, without those they have had.
 
@@ -50,6 +52,7 @@ def recommend(
         block: item ids that no list holds.
         keep_seen: let lists hold what people have had.
         on_bad_rows: "drop" leaves out rows of the log that cannot be read, and counts them.
+        shown: events of what was shown and passed over.
 
     Returns:
         user_id, rank (1 is best), item_id, title, score (log π; of popularity the logarithm of an
@@ -70,7 +73,7 @@ def recommend(
             "policies that read histories."
         )
     names = [str(name) for name in policy.items["source_id"].to_pylist()]
-    people = people_of(log, columns, names, on_bad_rows)
+    people = people_of(log, columns, names, on_bad_rows, shown)
     may_be = items_of(names, allow, block)
     top = min(top, len(names))
     ids = np.zeros((len(people), top), np.int64)

@@ -3,7 +3,7 @@
 """The people of a log, each with what they have had."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -56,6 +56,7 @@ def people_of(
     columns: Mapping[str, str],
     names: Sequence[str],
     on_bad_rows: Literal["error", "drop"] = "error",
+    shown: Collection[str] = (SKIP,),
 ) -> list[Person]:
     """Everyone in a log, in its order, with the items that a catalogue knows.
 
@@ -64,6 +65,7 @@ def people_of(
         columns: our name of a column → the file's.
         names: the catalogue's item ids in the source, as text.
         on_bad_rows: as in the source `files`.
+        shown: events of what was shown and passed over, which nobody has had.
 
     Raises:
         DataError: the log is unreadable, or names no item of the catalogue.
@@ -72,7 +74,9 @@ def people_of(
     ids, of_catalogue = in_one_type(events["item_id"], pa.chunked_array([pa.array(names)]))
     is_consumed = [True] * events.num_rows
     if "event" in events.column_names:
-        is_consumed = pc.not_equal(pc.fill_null(events["event"], ""), SKIP).to_pylist()
+        passed_over = pa.array(sorted(shown), pa.string())
+        found = pc.is_in(pc.fill_null(events["event"], ""), value_set=passed_over)
+        is_consumed = pc.invert(found).to_pylist()
     is_timed = "timestamp" in events.column_names
     times = events["timestamp"].to_pylist() if is_timed else [0] * events.num_rows
     row_of = {name: row for row, name in enumerate(composed(of_catalogue).to_pylist())}

@@ -8,6 +8,7 @@ import numpy as np
 
 from palate.data.contexts import Ids
 from palate.data.prepared import Prepared
+from palate.data.tables import SKIP
 from palate.environment import device_of
 from palate.errors import ConfigError
 from palate.policies import Policy, load_policy
@@ -78,6 +79,22 @@ def popularity_of(folder: Path, policy: Policy) -> Ids | None:
     data = Prepared(run / "data", window=1)
     counts = dict(zip(data.items["source_id"].to_pylist(), data.popularity, strict=True))
     return np.array([counts.get(name, 0) for name in policy.items["source_id"].to_pylist()])
+
+
+def shown_events(folder: Path) -> list[str]:
+    """Events of a run's log that say an item was shown and passed over: "skip", unless
+    `data.events` says otherwise.
+
+    Args:
+        folder: a run folder, or a stage's folder in one.
+    """
+    events: dict[str, Any] = {}
+    for run in (folder, folder.parent):
+        if (run / "data.json").is_file():
+            manifest = json.loads((run / "data.json").read_text("utf-8"))
+            events = manifest.get("preparation", {}).get("events") or {}
+            break
+    return [kind for kind, meaning in ({SKIP: "shown"} | events).items() if meaning == "shown"]
 
 
 def spoken_against(folder: Path, stage: str | None) -> str | None:
