@@ -264,6 +264,10 @@ def test_what_the_evaluation_says_against_a_stage_is_said(folder):
     assert "by NDCG@10, its evaluation speaks against aligned: ranks worse than sft" in said
     assert "not shown to rank better than sft_continued" in said
     assert "not shown to rank better than popularity" in str(spoken_against(folder, "sft"))
+    judged(folder, aligned__sft=(0.1, 0.3, 0.06))
+    said = spoken_against(folder, "aligned")
+    assert said is not None
+    assert "interval and test disagree against sft (+0.2000 [+0.1000, +0.3000], p" in said
     assert spoken_against(folder / "sft", None) is None
 
 

@@ -8,11 +8,13 @@ import shutil
 from collections import Counter
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
 from palate.audit import Audit, Finding
 from palate.errors import CheckpointError, ConfigError
+from palate.evaluation.beyond_accuracy import category_diversity
 from palate.files import write_json
 from palate.pipeline import go_on
 from palate.report.charts import Numbers
@@ -238,3 +240,12 @@ def test_a_line_that_a_killed_run_was_writing_is_left_out(finished, tmp_path):
     with (folder / "train.jsonl").open("a") as stream:
         stream.write('{"stage": "align", "st')
     assert write_report(folder).read_text("utf-8") == before
+
+
+def test_what_the_page_says_of_diversity_is_its_formula(page):
+    """Four items of categories 7, 7, 8 and 9: three categories over four places; of the six pairs
+    five differ."""
+    found = category_diversity([[0, 1, 2, 3]], np.array([7, 7, 8, 9]))
+    assert found == 3 / 4
+    said = "diversity: distinct categories in a list divided by its length, on average"
+    assert said in Page(page).text

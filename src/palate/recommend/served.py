@@ -115,6 +115,8 @@ def spoken_against(folder: Path, stage: str | None) -> str | None:
         verdict = sign_of(found)
         if stage == first and verdict != "better":
             how = "ranks worse than" if verdict == "worse" else "not shown to rank better than"
+            if verdict == "undecided" and not found["low"] <= 0 <= found["high"]:
+                how = "interval and test disagree against"
             said.append(f"{how} {second} ({_figures(found)})")
         elif stage == second and verdict == "better":
             said.append(f"{first} ranks better ({_figures(found)})")
