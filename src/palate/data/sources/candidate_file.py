@@ -16,6 +16,7 @@ from palate.data.reading import (
     texts_of,
     value_of,
 )
+from palate.data.reading.bad_rows import OnBadRows, read_each
 from palate.data.reading.json_rows import Row
 from palate.data.sources.item_table import marks_said, read_items
 from palate.data.sources.titles import Titles, ids_by_title, items_of_titles
@@ -49,6 +50,7 @@ def candidate_file(
     test: str | None = None,
     items: str | None = None,
     aliases: dict[str, str] | None = None,
+    on_bad_rows: OnBadRows = "error",
 ) -> SourceTables:
     """Ready-made candidate lists: JSON rows with historyList, itemList and trueSelection.
 
@@ -65,6 +67,8 @@ def candidate_file(
         items: .csv, .tsv or .parquet with the catalogue's titles, in a column title or artist;
             without one the catalogue is every title that occurs.
         aliases: title as the rows spell it → title in the catalogue.
+        on_bad_rows: "error" stops at the first row that is wrong; "drop" leaves such rows out and
+            counts them.
 
     Raises:
         DataError: a file is missing or not whole, or a row lacks a key, has no history, does not
@@ -85,11 +89,11 @@ def candidate_file(
         marks = marks_said(items_file)
     known = {} if catalogue is None else ids_by_title(catalogue, str(items))
     titles = Titles(known, aliases or {}, grows=catalogue is None, hint=hint)
-    windows = [
-        (split, window)
-        for split, file in zip(files, contents, strict=True)
-        for window in read_windows(file, titles)
-    ]
+    windows, dropped = [], 0
+    for split, file in zip(files, contents, strict=True):
+        found, bad = readable_windows(file, titles, on_bad_rows)
+        windows += [(split, window) for window in found]
+        dropped += bad
     interactions, lists = window_tables(windows)
     return SourceTables(
         interactions=interactions,
@@ -101,7 +105,9 @@ def candidate_file(
                 "files": {split: file.name for split, file in files.items()},
                 "items": items,
                 "aliases": aliases or {},
+                "on_bad_rows": on_bad_rows,
             },
+            "rows_dropped": dropped,
             "sha256": hashes,
             **marks,
         },
@@ -116,6 +122,13 @@ def read_windows(file: FileContent, titles: Titles) -> list[Window]:
     Raises:
         DataError: names file, row and key of the first row that is wrong.
     """
+    return readable_windows(file, titles, "error")[0]
+
+
+def readable_windows(
+    file: FileContent, titles: Titles, on_bad_rows: OnBadRows
+) -> tuple[list[Window], int]:
+    """`read_windows`, and how many rows were dropped; their titles are no items."""
     rows = read_json_rows(file)
     with_lists = [KEYS[1] in row for _, row in rows]
     if any(with_lists) and not all(with_lists):
@@ -124,7 +137,12 @@ def read_windows(file: FileContent, titles: Titles) -> list[Window]:
             f"{place}: '{KEYS[1]}' is missing, though other rows have it. Expected it "
             "in all rows of a file or in none."
         )
-    windows = [_window(row, place, titles) for place, row in rows]
+
+    def read(row: Row, place: str) -> Window:
+        with titles.all_or_none():
+            return _window(row, place, titles)
+
+    windows, dropped = read_each(rows, read, on_bad_rows, file.name)
     if repeated := sum(_repeats(window) for window in windows):
         warnings.warn(
             DataWarning(
@@ -137,7 +155,7 @@ def read_windows(file: FileContent, titles: Titles) -> list[Window]:
             Window(window.history, window.answer, list(dict.fromkeys(window.candidates or ())))
             for window in windows
         ]
-    return windows
+    return windows, dropped
 
 
 def _window(row: Row, place: str, titles: Titles) -> Window:

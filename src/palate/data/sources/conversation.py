@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,8 @@ from palate.data.reading import (
     texts_of,
     value_of,
 )
+from palate.data.reading.bad_rows import OnBadRows, read_each
+from palate.data.reading.json_rows import Row
 from palate.data.sources.candidate_file import split_of
 from palate.data.sources.dialogue_items import read_dialogue_items
 from palate.data.sources.titles import ItemId, Titles, ids_by_title
@@ -49,6 +50,7 @@ def conversation(
     items: str | None = None,
     max_characters: PositiveInt = 2000,
     mentioned: Literal["drop", "keep"] = "drop",
+    on_bad_rows: OnBadRows = "error",
 ) -> SourceTables:
     """Dialogues with recommended items, such as ReDial in the form of iEvaLM (arXiv 2305.13112).
 
@@ -63,6 +65,8 @@ def conversation(
         max_characters: a dialogue is cut to its last utterances that fit in so many.
         mentioned: "drop" leaves out right answers that the context already names, since they
             leak; contexts that lose all answers go with them.
+        on_bad_rows: "error" stops at the first row that is wrong; "drop" leaves such rows out and
+            counts them.
 
     Raises:
         DataError: a file is missing or not whole, a row lacks a key, or a title is unknown.
@@ -77,14 +81,19 @@ def conversation(
     known = ids_by_title(catalogue, items_file.name)
     titles = Titles(known, hint=lambda *_: f"Add it to {items_file.name}.")
     splits = [split_of(file.name) if len(contents) > 1 else None for file in contents]
-    turns = [
-        turn
-        for split, file in zip(splits, contents, strict=True)
-        for turn in _turns(file, split, titles)
-    ]
+    turns, dropped = [], 0
+    for split, file in zip(splits, contents, strict=True):
+        found, bad = _turns(file, split, titles, on_bad_rows)
+        turns += found
+        dropped += bad
     turns = _in_order(_with_own_ids(turns))
     kept, counts = _with_fair_answers(turns, mentioned, str(path))
-    options = {"items": items, "max_characters": max_characters, "mentioned": mentioned}
+    options = {
+        "items": items,
+        "max_characters": max_characters,
+        "mentioned": mentioned,
+        "on_bad_rows": on_bad_rows,
+    }
     return SourceTables(
         interactions=_interactions(kept),
         items=catalogue,
@@ -93,6 +102,7 @@ def conversation(
             "path": str(path),
             "options": options,
             "sha256": {file.name: file.sha256 for file in (*contents, items_file)},
+            "rows_dropped": dropped,
             "counts": counts,
         },
         texts=_texts(turns, kept, max_characters),
@@ -120,8 +130,10 @@ def _dialogue_files(path: Path, items: str | None) -> list[Path]:
     return files
 
 
-def _turns(file: FileContent, split: str | None, titles: Titles) -> Iterator[Turn]:
-    for place, row in read_json_rows(file):
+def _turns(
+    file: FileContent, split: str | None, titles: Titles, on_bad_rows: OnBadRows
+) -> tuple[list[Turn], int]:
+    def read(row: Row, place: str) -> Turn:
         dialogue, number, context, named = (value_of(row, key, place, KEYS) for key in KEYS)
         if type(number) is not int:
             raise DataError(f"{place}: 'turn_id' is {number!r}. Expected a whole number.")
@@ -131,9 +143,11 @@ def _turns(file: FileContent, split: str | None, titles: Titles) -> Iterator[Tur
             titles.id_of(title, f"{place}, rec"): title for title in texts_of(named, "rec", place)
         }
         name = text_of(str(dialogue) if type(dialogue) is int else dialogue, "dialog_id", place)
-        yield Turn(
+        return Turn(
             name, number, [" ".join(said.split()) for said in context], answers, split, place
         )
+
+    return read_each(read_json_rows(file), read, on_bad_rows, file.name)
 
 
 def _with_own_ids(turns: list[Turn]) -> list[Turn]:

@@ -10,6 +10,8 @@ from typing import Literal
 import pyarrow as pa
 
 from palate.data.reading import FileContent, listed, place_of, read_file, read_json_rows
+from palate.data.reading.bad_rows import OnBadRows, read_each
+from palate.data.reading.json_rows import Row
 from palate.data.reading.members import PARQUET
 from palate.data.sources.candidate_file import TITLE_NAMES, split_of
 from palate.data.sources.item_table import marks_said, read_items, read_parquet
@@ -32,6 +34,7 @@ def preferences(
     path: str | Path,
     items: str | None = None,
     same_prompt: Literal["apart", "together"] = "apart",
+    on_bad_rows: OnBadRows = "error",
 ) -> SourceTables:
     """Preference rows of TRL and LLaMA-Factory: prompt, chosen and rejected titles.
 
@@ -45,6 +48,8 @@ def preferences(
             without one the catalogue is every title that occurs.
         same_prompt: "together" makes one context of all rows of a split that have the same
             prompt, such as the pairs into which a list of rejected titles was taken apart.
+        on_bad_rows: "error" stops at the first row that is wrong, such as
+            one that rejects what it chose; "drop" leaves such rows out and counts them.
 
     Raises:
         DataError: a file is missing or not whole; a row lacks prompt, chosen or rejected, holds
@@ -54,12 +59,6 @@ def preferences(
     files = _files(path, items)
     contents = [(split, read_file(file, EXPECTED)) for split, file in files]
     hashes = {file.name: file.sha256 for _, file in contents}
-    rows = [(split, row) for split, file in contents for row in read_preferences(file)]
-    n_rows, repeats = len(rows), sum(row.repeats for _, row in rows)
-    if same_prompt == "together":
-        rows = _together(rows, str(path))
-    elif contents[0][0] is None:
-        _warn_of_shared_prompts([row.prompt for _, row in rows], str(path))
     catalogue, titles, marks = None, Titles(grows=True), {}
     if items is not None:
         folder = path.parent if path.is_file() else path
@@ -69,6 +68,16 @@ def preferences(
         marks = marks_said(items_file)
         known = ids_by_title(catalogue, items_file.name)
         titles = Titles(known, hint=lambda *_: f"Add it to {items_file.name}.")
+    rows, dropped = [], 0
+    for split, file in contents:
+        found, bad = read_preferences(file, titles, on_bad_rows)
+        rows += [(split, row) for row in found]
+        dropped += bad
+    n_rows, repeats = len(rows), sum(row.repeats for _, row in rows)
+    if same_prompt == "together":
+        rows = _together(rows, str(path))
+    elif contents[0][0] is None:
+        _warn_of_shared_prompts([row.prompt for _, row in rows], str(path))
     interactions, lists, texts = _tables(rows, titles)
     return SourceTables(
         interactions=interactions,
@@ -76,9 +85,14 @@ def preferences(
         origin={
             "source": "preferences",
             "path": str(path),
-            "options": {"items": items, "same_prompt": same_prompt},
+            "options": {
+                "items": items,
+                "same_prompt": same_prompt,
+                "on_bad_rows": on_bad_rows,
+            },
             "sha256": hashes,
             **marks,
+            "rows_dropped": dropped,
             "counts": {"rows": n_rows, "contexts": len(rows), "titles_repeated": repeats},
         },
         lists=lists,
@@ -87,8 +101,19 @@ def preferences(
     )
 
 
-def read_preferences(file: FileContent) -> list[Preference]:
-    """The preferences of one file; DataError names file, row and key of the first that is wrong."""
+def read_preferences(
+    file: FileContent, titles: Titles | None = None, on_bad_rows: OnBadRows = "error"
+) -> tuple[list[Preference], int]:
+    """The preferences of one file, and how many rows were dropped.
+
+    Args:
+        file: JSON, JSON lines or Parquet.
+        titles: of a catalogue that must hold all titles; None, or titles that grow, take any.
+        on_bad_rows: as in `preferences`.
+
+    Raises:
+        DataError: names file, row and key of the first row that is wrong.
+    """
     if file.content.startswith(PARQUET):
         found = enumerate(read_parquet(file).to_pylist(), 1)
         rows = [(f"{file.name} row {number}", row) for number, row in found]
@@ -96,7 +121,16 @@ def read_preferences(file: FileContent) -> list[Preference]:
             raise DataError(f"{file.name} holds no rows. Expected {EXPECTED}.")
     else:
         rows = read_json_rows(file)
-    return [read_preference(row, place) for place, row in rows]
+
+    def read(row: Row, place: str) -> Preference:
+        found = read_preference(row, place)
+        if titles is not None and not titles.grows:
+            for key, said in (("chosen", found.chosen), ("rejected", found.rejected)):
+                for title in said:
+                    titles.id_of(title, f"{place}, {key}")
+        return found
+
+    return read_each(rows, read, on_bad_rows, file.name)
 
 
 def _together(

@@ -1,7 +1,8 @@
 """Titles as names of items: for sources that name items by what they are called."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -44,6 +45,17 @@ class Titles:
             f"{place}: the catalogue has no item with the title '{known}'."
             f"{did_you_mean(known, near)} {hint}"
         )
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Titles met in a block that ends with an error are forgotten again."""
+        n_known = len(self.ids)
+        try:
+            yield
+        except DataError:
+            while len(self.ids) > n_known:
+                self.ids.popitem()
+            raise
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
