@@ -43,6 +43,11 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def by_name(path: Path) -> Path:
+    """A path that ends in a name: "." and ".." become the folders that they mean."""
+    return path if path.name not in ("", "..") else Path(os.path.abspath(path))
+
+
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """A second name for a file, or a copy of it where the disk gives none."""
     try:

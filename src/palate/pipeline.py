@@ -24,7 +24,7 @@ from palate.data.sources import load as load_source
 from palate.environment import check_data, check_environment
 from palate.evaluation.examples import write_examples
 from palate.evaluation.stages import Evaluation, write_metrics
-from palate.files import write_json
+from palate.files import by_name, write_json
 from palate.run_folder import (
     RESULT,
     STAGES,
@@ -68,7 +68,7 @@ def run(
         PalateError: the folder exists and neither flag is set, it holds a run of another
             configuration, or the data is wrong.
     """
-    config = checked(config)
+    config, folder = checked(config), by_name(folder)
     starts_anew = overwrite or not (folder / "sft").is_dir()
     device = check_environment(config, starts_anew)
     with claimed(config, folder, resume, overwrite):
@@ -104,6 +104,7 @@ def go_on(
     Raises:
         PalateError: the stage before is missing, a change comes too late, or `out` exists.
     """
+    folder, out = by_name(folder), out and by_name(out)
     config, other_options = changed_config(folder, stage, changes, out is not None)
     starts_anew = stage == "sft" and not (folder / "sft").is_dir()
     device = check_environment(config, starts_anew)

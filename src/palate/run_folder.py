@@ -71,7 +71,7 @@ def claimed(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> I
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose a folder with --out.")
-    ours = _is_run(folder)
+    ours = is_run(folder)
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ConfigError(
             f"{folder} is not empty and not a run folder, so it is left alone. Choose another "
@@ -88,6 +88,13 @@ def claimed(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> I
             shutil.rmtree(debris) if debris.is_dir() else debris.unlink()
         yield
         return
+    here = Path.cwd()
+    if ours and folder.resolve() in (here, *here.parents):
+        raise ConfigError(
+            f"--overwrite would delete {folder}, in which this command is run. Go to another "
+            "folder first."
+        )
+    was_there = folder.is_dir()
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if ours:
         folder.rename(aside)
@@ -95,6 +102,10 @@ def claimed(config: RunConfig, folder: Path, resume: bool, overwrite: bool) -> I
         write_config(config, folder)
         yield
     except BaseException:  # an interrupt too: put back what was there, then let it rise
+        if was_there and not ours:  # an empty folder of the user's, perhaps the one they are in
+            for made in folder.iterdir():
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         if ours:
             aside.rename(folder)
@@ -128,7 +139,7 @@ def changed_config(
     Raises:
         ConfigError: no run, the stage before is missing, or a change comes too late.
     """
-    if not _is_run(folder):
+    if not is_run(folder):
         raise ConfigError(
             f"{folder} is not a run folder. Make one with: palate prepare CONFIG --out {folder}."
         )
@@ -206,9 +217,13 @@ def forget_evaluation(folder: Path) -> None:
         shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one that Palate made for a run."""
     written = folder / "config.yaml"
-    return written.is_file() and written.read_text("utf-8").startswith(MARK)
+    if not written.is_file():
+        return False
+    with written.open("rb") as stream:  # somebody else's may be in any encoding
+        return stream.read(len(MARK)) == MARK.encode()
 
 
 def _check_same(config: RunConfig, folder: Path) -> None:

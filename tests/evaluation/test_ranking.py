@@ -2,16 +2,33 @@
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import log
 from palate.data.prepare import Preparation, prepare
 from palate.data.prepared import Prepared
 from palate.data.simulator import Simulation
 from palate.data.tables import SourceTables
+from palate.errors import CheckpointError
 from palate.evaluation.baselines import Markov, Oracle, Popularity, Random, TasteOracle
 from palate.evaluation.candidates import draw_candidates, load_candidates, save_candidates
 from palate.evaluation.ranking import rank_candidates, rank_catalogue, summarise
-from palate.policies import LanguagePolicy
+from palate.evaluation.stages import catalogue_scorer
+from palate.policies import LanguagePolicy, SequencePolicy
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_not_ranked(value, small_data):
+    policy = SequencePolicy.create(small_data.items, 5, seed=1, hidden=8, inner=8)
+    contexts = small_data.contexts("test")
+    assert catalogue_scorer(policy)(contexts[:2]).shape == (2, small_data.n_items)
+    with torch.no_grad():
+        next(iter(policy.model.parameters())).view(-1)[-1] = value
+    with pytest.raises(CheckpointError, match="are not finite numbers, so there is nothing to"):
+        catalogue_scorer(policy)(contexts[:2])
+    lists = draw_candidates(contexts, small_data.n_items, 5, seed=1)
+    with pytest.raises(CheckpointError, match="are not finite numbers"):
+        rank_candidates(policy, contexts, lists)
 
 
 def test_catalogue_ranks_by_hand(tmp_path):

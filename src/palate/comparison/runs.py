@@ -14,7 +14,8 @@ from palate.config.yaml_text import read_yaml
 from palate.data.prepared import Prepared
 from palate.errors import CheckpointError, ConfigError, did_you_mean
 from palate.evaluation.ranking import Ranks
-from palate.run_folder import FREE_TO_CHANGE, MARK
+from palate.files import by_name
+from palate.run_folder import FREE_TO_CHANGE, is_run
 
 COLUMNS = ("context_id", "user_id", "item_id", "level", "rank")
 PROTOCOLS = ("catalogue", "candidates")
@@ -39,9 +40,8 @@ class EvaluatedRun:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        written = self.folder / "config.yaml"
-        if not written.is_file() or not written.read_text("utf-8").startswith(MARK):
+        self.folder = by_name(Path(folder))
+        if not is_run(self.folder):
             raise CheckpointError(
                 f"{folder} is not a run folder. Expected one that palate run or palate evaluate "
                 "has written."
@@ -51,7 +51,7 @@ class EvaluatedRun:
                 raise CheckpointError(
                     f"{folder} is not evaluated: it has no {name}. First: palate evaluate {folder}."
                 )
-        config = read_yaml(written.read_text("utf-8"))
+        config = read_yaml((self.folder / "config.yaml").read_text("utf-8"))
         self.seed = int(config.pop("seed"))
         flat = dict(_flat(config))
         self.settings = {key: flat[key] for key in flat if key not in FREE_TO_CHANGE}

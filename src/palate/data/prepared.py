@@ -98,7 +98,7 @@ class Prepared:
         log, window = self.interactions, self._window
         following = {"train": "validation", "validation": "test", "test": "end"}[split]
         starts, ends = log.split_starts[split], log.split_starts[following]
-        earliest = np.maximum(starts, log.first_row[:-1] + self._min_history)
+        earliest = np.minimum(np.maximum(starts, log.first_row[:-1] + self._min_history), ends)
         liked = np.concatenate([[0], np.cumsum(log.levels > 0)])
         rows = np.arange(len(log.items))
         begins, until = earliest[log.users], ends[log.users]

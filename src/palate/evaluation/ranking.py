@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from palate.data.contexts import Context, ContextSet, Ids
+from palate.errors import CheckpointError
 from palate.evaluation.beyond_accuracy import beyond_accuracy
 from palate.evaluation.candidates import Candidates
 from palate.evaluation.metrics import context_metrics, ranks_of
@@ -175,10 +176,26 @@ def rank_candidates(
             replace(contexts[int(row)], candidates=ids[ids != PADDING_ITEM])
             for row, ids in zip(candidates.row[lines], shown, strict=True)
         ]
-        scores = policy.score(asked, shown).log_probs.cpu().numpy()
+        scores = rankable(policy.score(asked, shown).log_probs.float().cpu().numpy(), asked)
         scores = np.where(shown == PADDING_ITEM, -np.inf, scores)
         found.append(ranks_of(scores, np.arange(len(shown)), candidates.place[lines]))
     return {"candidates": candidate_ranks(contexts, candidates, np.concatenate(found))}
+
+
+def rankable(scores: NDArray, contexts: Sequence[Context]) -> NDArray:
+    """(B, K) scores as they are, if they can be ranked: −inf can, NaN and +inf cannot.
+
+    Raises:
+        CheckpointError: one cannot.
+    """
+    bad = np.isnan(scores).any(axis=1) | np.isposinf(scores).any(axis=1)
+    for row in np.flatnonzero(bad):
+        raise CheckpointError(
+            f"the policy's scores in context {contexts[row].context_id} are not finite numbers, so "
+            "there is nothing to rank by. Its weights are damaged, or too large for its precision; "
+            "train it again."
+        )
+    return scores
 
 
 def candidate_ranks(

@@ -37,6 +37,7 @@ from palate.evaluation.ranking import (
     Ranks,
     rank_candidates,
     rank_catalogue,
+    rankable,
     summarise,
 )
 from palate.evaluation.significance import paired_difference
@@ -232,7 +233,7 @@ def catalogue_scorer(policy: Policy) -> CatalogueScorer:
     """A policy as a function from contexts to (B, items) scores."""
 
     def scores(contexts: Sequence[Context]) -> np.ndarray:
-        return policy.catalogue_log_probs(contexts).float().cpu().numpy()
+        return rankable(policy.catalogue_log_probs(contexts).float().cpu().numpy(), contexts)
 
     return scores
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from palate.audit import Audit, read_audit
 from palate.config import RunConfig, load_config
 from palate.errors import CheckpointError
-from palate.run_folder import MARK
+from palate.files import by_name
+from palate.run_folder import MARK, is_run
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,18 @@ def read_run(folder: Path) -> RunFiles:
     Raises:
         CheckpointError: it is no run folder, is not evaluated, or a file of it cannot be read.
     """
-    written = folder / "config.yaml"
-    if not written.is_file() or not written.read_text("utf-8").startswith(MARK):
+    folder = by_name(folder)
+    if not is_run(folder):
         raise CheckpointError(
             f"{folder} is not a run folder. Expected one that palate run or palate evaluate has "
             "written."
         )
     if not (folder / "metrics.json").is_file():
         raise CheckpointError(f"{folder} is not evaluated yet. First: palate evaluate {folder}.")
-    first, _, text = written.read_text("utf-8").partition("\n")
+    first, _, text = (folder / "config.yaml").read_text("utf-8").partition("\n")
     return RunFiles(
         folder=folder,
-        config=load_config(written),
+        config=load_config(folder / "config.yaml"),
         config_text=text,
         versions=first.removeprefix(MARK),
         metrics=_json(folder / "metrics.json"),

@@ -10,6 +10,7 @@ from typing import Any
 from palate.comparison.compare import METRIC
 from palate.comparison.runs import PROTOCOLS
 from palate.errors import ConfigError
+from palate.files import by_name
 from palate.progress import progress_bar
 from palate.sweep.lock import locked
 from palate.sweep.outlook import spoken, threads_of
@@ -86,7 +87,7 @@ def sweep(
 
 def folder_of(config: Path | str, out: Path | str | None) -> Path:
     """Where a sweep goes."""
-    return Path(out) if out is not None else Path("sweeps") / Path(config).stem
+    return by_name(Path(out)) if out is not None else Path("sweeps") / Path(config).stem
 
 
 def _telling(

@@ -204,12 +204,12 @@ class RecommenderTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Ranks the held-out items of the validation contexts."""
+        self._check_weights()
         metrics = {
             f"{metric_key_prefix}_{name}": value for name, value in self._validation().items()
         }
         chosen_by = f"{metric_key_prefix}_{self.args.metric_for_best_model}"
         if not math.isfinite(metrics.get(chosen_by, 0.0)):
-            self._check_weights()
             raise DataError(
                 f"validation {self.args.metric_for_best_model} is {metrics[chosen_by]} at step "
                 f"{self.state.global_step}, so no checkpoint can be chosen by it. Lower the "

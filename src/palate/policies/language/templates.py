@@ -44,7 +44,8 @@ def read_templates(name: str) -> tuple[str, tuple[Template, ...]]:
     """The text and the templates of a built-in file ("history") or of a path.
 
     Raises:
-        ConfigError: no such file, or a template without its slot or its final line break.
+        ConfigError: no such file, not UTF-8, or a template without its slot or its final line
+            break.
     """
     if name in BUILT_IN:
         text = (
@@ -53,7 +54,14 @@ def read_templates(name: str) -> tuple[str, tuple[Template, ...]]:
             .read_text("utf-8")
         )
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        try:
+            text = Path(name).read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise ConfigError(
+                f"policy.prompts: {name} line {line} is not UTF-8. Save the file as UTF-8, or "
+                f"convert it: iconv -f LATIN1 -t UTF-8 {name} > prompts-utf8.txt."
+            ) from error
     else:
         raise ConfigError(
             f"policy.prompts: '{name}' is neither a file nor built in."
