@@ -5,6 +5,7 @@ is what the results and the tests report. A change of a limit after a look at `F
 seed there.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from audit_worlds import (
     write,
 )
 
+from palate.audit import Audit, audit
+from palate.audit.findings import VERDICTS, worst
+
 TUNING = 1_000
 """First of the seeds on which the limits were chosen."""
 FINAL = 52_000
@@ -42,8 +46,9 @@ class Kind:
     Attributes:
         name: what is in it.
         make: writes the files into a folder.
-        expected: "leak", "caution", or "ok" for a sound file.
-        probes: those of which one must give the verdict; in a sound file those that may caution.
+        expected: the least that must be said: "leak"; "caution" where a fault of the kind may be
+            no leak, or may be taste as well; or "ok" for a sound file.
+        probes: those of which one must say it; in a sound file those that may caution.
         source: the source that reads the files; None: told from them.
     """
 
@@ -110,7 +115,7 @@ def fixed_place(folder: Path, random: Random) -> None:
 
 
 def place_by_answer(folder: Path, random: Random) -> None:
-    here = world(random, (400, 900), SIZES, (80, 200))
+    here = world(random, (300, 600), SIZES, (80, 160))
     salt = int(random.integers(1 << 30))
 
     def place(moment: Moment, size: int) -> int:
@@ -120,7 +125,7 @@ def place_by_answer(folder: Path, random: Random) -> None:
 
 
 def list_by_answer(folder: Path, random: Random) -> None:
-    here = world(random, (400, 900), (5, 10, 20, 50, 100), (80, 250))
+    here = world(random, (300, 600), (5, 10, 20, 50, 100), (80, 200))
     salt, ordered = int(random.integers(1 << 30)), random.random() < 0.5
 
     def lister(moment: Moment, here: World, random: Random) -> list[int]:
@@ -338,6 +343,19 @@ def as_often_consumed(folder: Path, random: Random) -> None:
     files(folder, random, here, lister)
 
 
+def from_what_is_consumed(folder: Path, random: Random) -> None:
+    """Negatives uniform over what anybody consumed, as a log without a catalogue gives them."""
+    here = world(random, (200, 900), SIZES, (150, 500))
+    consumed = np.zeros(here.items)
+    for moment in here.moments(random, 1500):
+        consumed[moment.whole] = 1
+
+    def lister(moment: Moment, here: World, random: Random) -> list[int]:
+        return shuffled([moment.answer, *negatives(moment, here, random, consumed)], random)
+
+    files(folder, random, here, lister)
+
+
 def of_one_genre(folder: Path, random: Random) -> None:
     """Hard negatives: of the answer's genre, whoever asks."""
     here = world(random, (100, 600), (2, 3, 5, 10, 20), (300, 900))
@@ -514,13 +532,57 @@ def plain_log(folder: Path, random: Random) -> None:
     (folder / "log.csv").write_text("\n".join(lines), "utf-8")
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the audit said of one file.
+
+    Attributes:
+        kind: the kind.
+        world: its number.
+        is_right: whether a planted fault was found by a probe named for it, or a sound file was
+            left alone: nothing leaks, and no probe of its lists cautions but those named.
+        found: the audit.
+    """
+
+    kind: Kind
+    world: int
+    is_right: bool
+    found: Audit
+
+
+def judged(kind: Kind, number: int, first: int) -> Verdict:
+    """Make a file and audit it.
+
+    Args:
+        kind: its kind.
+        number: its world.
+        first: `TUNING` or `FINAL`.
+    """
+    name = [first + number, *kind.name.encode()]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        kind.make(folder, np.random.default_rng(name))
+        log = folder / "log.csv"
+        found = audit(log if log.is_file() else folder, kind.source)
+    findings = {one.probe: one for one in found.findings}
+    if kind.expected != "ok":
+        worst_said = worst(findings[probe].verdict for probe in kind.probes)
+        is_right = VERDICTS.index(worst_said) >= VERDICTS.index(kind.expected)
+    else:
+        told = [one for one in found.findings if one.about == "lists" and one.verdict != "ok"]
+        is_right = not found.leaks() and {one.probe for one in told} <= {*kind.probes, *ANYWHERE}
+    return Verdict(kind, number, is_right, found)
+
+
+ANYWHERE = ("popularity",)
+"""A caution that popularity wins most lists is no fault of how they were drawn."""
 ORDER, AGREED = ("position", "position of the answer"), ("seen as answer", "popularity")
 LIKED = ("liked items as negatives",)
 PLANTED = (
     Kind("answer at one place", fixed_place, "leak", ("position",)),
     Kind("place by the answer", place_by_answer, "leak", ("position of the answer",)),
     Kind("list by the answer", list_by_answer, "leak", ("list overlap",)),
-    Kind("negatives from a part of the catalogue", from_a_part, "leak", AGREED),
+    Kind("negatives from a part of the catalogue", from_a_part, "caution", AGREED),
     Kind("negatives nobody consumes", never_answers, "leak", AGREED),
     Kind("answer in the history", answer_in_history, "leak", ("answer in history",)),
     Kind("history listed", history_listed, "caution", ("history items as negatives",)),
@@ -547,6 +609,6 @@ CLEAN = (
     Kind("small catalogue", small_catalogue, "ok", ()),
     Kind("taken again", taken_again, "ok", ()),
     Kind("sequels", sequels, "ok", ("words of the prompt", "nested titles")),
-    Kind("two files more", lambda folder, random: plain_file(folder, random), "ok", ()),
+    Kind("negatives from what all consume", from_what_is_consumed, "ok", ()),
     Kind("a log with times", plain_log, "ok", (), "files"),
 )

@@ -108,6 +108,14 @@ def _finding(content: dict[str, Any]) -> Finding:
     return Finding(**{**content, "copies_as_one": None if pair is None else tuple(pair)})
 
 
+def interval(values: ArrayLike, persons: ArrayLike, seed: int) -> tuple[float, float, float]:
+    """Mean and 95 % interval over persons, without a draw where all values are one."""
+    own = np.asarray(values, float)
+    if own.size and (own == own.flat[0]).all():
+        return (float(own.flat[0]),) * 3
+    return bootstrap_interval(own, persons, seed)
+
+
 def interval_of_copies(
     values: ArrayLike, persons: ArrayLike, copies: ArrayLike, seed: int
 ) -> tuple[float, float] | None:
@@ -121,7 +129,7 @@ def interval_of_copies(
     """
     if len(np.unique(persons)) == len(np.unique(copies)):
         return None
-    return bootstrap_interval(values, copies, seed)[1:]
+    return interval(values, copies, seed)[1:]
 
 
 def share_finding(
@@ -143,7 +151,7 @@ def share_finding(
         copies: whose each value is, copies as one; None where there are no persons.
         less: what the values would be by chance, to be taken off before the limits are looked at.
     """
-    share, low, high = bootstrap_interval(np.asarray(values, float), persons, seed)
+    share, low, high = interval(values, persons, seed)
     chance = np.broadcast_to(np.asarray(less, float), np.shape(values))
     beyond = low
     if chance.any():

@@ -5,11 +5,13 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palate.audit import rules, text_rules
 from palate.audit.findings import (
     LEAK_LIFT,
     Finding,
+    interval,
     interval_of_copies,
     per_cent,
     verdict_on_lift,
@@ -19,7 +21,7 @@ from palate.audit.lists import Lists, redraws
 from palate.audit.retrieved import in_order_of_retrieval
 from palate.audit.rules import Known, Scores, hits, pairs_won
 from palate.audit.structure import liked_negatives
-from palate.evaluation.significance import bootstrap_interval, paired_difference
+from palate.evaluation.significance import paired_difference
 from palate.randomness import integers
 
 TEXT_RULES = (text_rules.title_length, text_rules.title_form, text_rules.shared_words)
@@ -57,6 +59,9 @@ POPULAR = (
     "Judge by the catalogue, and print the popularity baseline beside every result."
 )
 
+Parts = dict[int, list[tuple[NDArray[np.bool_], Lists, Lists]]]
+"""id() of lists → for each fold its rows, the lists outside it and those in it."""
+
 
 def shortcuts(scored: Lists, earlier: Lists | None, known: Known, seed: int) -> list[Finding]:
     """Findings of every rule that applies.
@@ -81,6 +86,9 @@ def shortcuts(scored: Lists, earlier: Lists | None, known: Known, seed: int) -> 
         before = [*redraws(earlier, known.n_items, names, _bars_known(earlier))]
     drawn = list(zip(anew, before, strict=True))
     folds = _folds(scored, seed)
+    parts: Parts = {}
+    for lists in (scored, *anew) if len(folds) > 1 else ():
+        parts[id(lists)] = [(fold, lists.subset(~fold), lists.subset(fold)) for fold in folds]
     order = partial(in_order_of_retrieval, scored, known, seed)
     is_timed = known.first_seen is not None and scored.times is not None
     is_written = known.titles is not None
@@ -90,7 +98,7 @@ def shortcuts(scored: Lists, earlier: Lists | None, known: Known, seed: int) -> 
         if (is_timed or one.rule is not rules.consumed_before)
         and (is_written or one.rule not in TEXT_RULES)
     ]
-    found = [_finding(one, scored, earlier, drawn, folds, known, seed) for one in applies]
+    found = [_finding(one, scored, earlier, drawn, parts, known, seed) for one in applies]
     leaks = [
         is_beyond_taste
         for one, (finding, is_beyond_taste) in zip(applies, found, strict=True)
@@ -127,7 +135,7 @@ def _finding(
     scored: Lists,
     earlier: Lists | None,
     drawn: Sequence[tuple[Lists, Lists | None]],
-    folds: Sequence[np.ndarray],
+    parts: Parts,
     known: Known,
     seed: int,
 ) -> tuple[Finding, bool]:
@@ -139,11 +147,11 @@ def _finding(
 
     def within(lists: Lists, _: Lists | None) -> Scores:
         found = np.empty(lists.item_ids.shape)
-        for fold in folds:
-            found[fold] = shortcut.rule(lists.subset(~fold), lists.subset(fold), known)
+        for fold, others, here in parts[id(lists)]:
+            found[fold] = shortcut.rule(others, here, known)
         return found
 
-    ways = ([across] if earlier is not None else []) + ([within] if len(folds) > 1 else [])
+    ways = ([across] if earlier is not None else []) + ([within] if parts else [])
     chance = 1.0 / scored.filled.sum(axis=1)
     found = []
     for way in ways:
@@ -164,7 +172,7 @@ def _finding(
         paired_difference(won, null, copies, seed, draws=1, permutations=2000)["p"]
         for null in (anew.mean(axis=0), chance)
     )
-    score, low, high = bootstrap_interval(won, persons, seed)
+    score, low, high = interval(won, persons, seed)
     as_one = interval_of_copies(won, persons, copies, seed)
     expected = float(means.mean())
     to_beat = max(expected, float(chance.mean()))

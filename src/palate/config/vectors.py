@@ -25,7 +25,8 @@ class TextVectorsConfig(VectorOptions):
     """tfidf (words and pairs of words; nothing to download), or a Hugging Face encoder by name or
     folder. Null: tfidf, unless there is a path."""
     columns: list[str] | None = Field(default=None, min_length=1)
-    """Columns of the item table that make the text. Null: title and all others that hold text."""
+    """Columns of the item table that make the text. Null: title and all others that hold
+    words; prices and paths are left out."""
     path: str | None = None
     """File of vectors instead: .npz, .parquet or .npy."""
 
