@@ -136,8 +136,8 @@ class _Fault:
 
 def _read_log(file: FileContent, columns: dict[str, str | None]) -> _Log:
     text = delimited(file)
-    whole = read_parquet(file) if text is None else None
-    found = text.header if text is not None else whole.column_names
+    whole = read_parquet(file) if text is None else pa.table({})
+    found = whole.column_names if text is None else text.header
     named = {ours: columns.get(ours, ours) for ours in COLUMNS}
     theirs = {ours: name for ours, name in named.items() if name is not None}
     for ours in ("user_id", "item_id"):

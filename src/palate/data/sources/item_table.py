@@ -82,8 +82,8 @@ def read_items(
         DataError: the id or title column is missing, an id is empty, or the file is damaged.
     """
     text = delimited(file)
-    whole = read_parquet(file) if text is None else None
-    found = text.header if text is not None else whole.column_names
+    whole = read_parquet(file) if text is None else pa.table({})
+    found = whole.column_names if text is None else text.header
     known_as = next((name for name in title_names if name in found), "title")
     theirs = {"item_id": "item_id", "title": known_as, **names}
     if numbered and theirs["item_id"] not in found:
@@ -99,9 +99,11 @@ def read_items(
     for name in texts:
         if pa.types.is_nested(table[name].type):
             raise _no_text(file, name, table)
+    name = theirs["title"]
     try:
-        title = titles_of(table[name := theirs["title"]])
-        ids, bad = as_ids(table[name := theirs["item_id"]]) if "item_id" in theirs else (None, None)
+        title = titles_of(table[name])
+        name = theirs.get("item_id", name)
+        ids, bad = as_ids(table[name]) if "item_id" in theirs else (None, None)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise _no_text(file, name, table) from error
     if ids is None:
