@@ -96,6 +96,8 @@ def test_weights_grade_and_never_dislike(tmp_path):
         prepared(tables, tmp_path / "c", disliked=2.0)
     with pytest.raises(DataError, match=r"a weight is -1. Expected 0 or more"):
         prepared(log([("u", 1, 1, -1.0)], f"{FOUR} weight"), tmp_path / "c")
+    with pytest.raises(DataError, match="'weight' holds nothing above 0"):
+        prepared(log([("u", 1, 1, 0.0)], f"{FOUR} weight"), tmp_path / "c")
     many = log([("u", item, item, item + 1.0) for item in range(11)], f"{FOUR} weight")
     with pytest.raises(DataError, match=r"11 different weights from 1 to 11, .*data\.levels"):
         prepared(many, tmp_path / "c")

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -106,6 +107,7 @@ def test_random_with_times_keeps_the_history_in_time(tmp_path):
     rows = [(user, (7 * item) % 20, item, 5.0) for user in range(5) for item in range(20)]
     data, _ = ready(log(rows), tmp_path, split="random")
     log_ = data.interactions
+    assert log_.timestamps is not None
     for user in range(5):
         train = slice(log_.split_starts["train"][user], log_.split_starts["validation"][user])
         assert (np.diff(log_.timestamps[train]) > 0).all()
@@ -147,7 +149,7 @@ def test_a_log_that_says_little_can_still_be_looked_at(rows, columns, tmp_path):
 # --- equal times ---
 
 
-def tied(groups, file=None, ids=int):
+def tied(groups, file=None, ids: Callable[[int], int | str] = int):
     """A log of one user for each group of tied items, in that order."""
     rows = [(user, ids(item), 7) for user, group in enumerate(groups) for item in group]
     tables = log(rows, "user_id item_id timestamp")

@@ -208,7 +208,12 @@ def _weight_levels(
     if levels is not None:
         return levels
     different = sorted(value for value in pc.unique(values).to_pylist() if value > 0)
-    if not 0 < len(different) <= MOST_WEIGHTS:
+    if not different:
+        raise DataError(
+            "interactions: the column 'weight' holds nothing above 0, so nothing counts as liked. "
+            "Give what was liked a weight, or leave the column out."
+        )
+    if len(different) > MOST_WEIGHTS:
         ends = pc.min_max(values).as_py()
         raise DataError(
             f"interactions: the column 'weight' holds {len(different):,} different weights from "
