@@ -112,7 +112,8 @@ def interval(values: ArrayLike, persons: ArrayLike, seed: int) -> tuple[float, f
     """Mean and 95 % interval over persons, without a draw where all values are one."""
     own = np.asarray(values, float)
     if own.size and (own == own.flat[0]).all():
-        return (float(own.flat[0]),) * 3
+        mean = float(own.flat[0])
+        return mean, mean, mean
     return bootstrap_interval(own, persons, seed)
 
 

@@ -38,7 +38,7 @@ class Lists:
     known: Sequence[Ids]
     times: Ids | None
     copies: Ids | None = None
-    texts: Sequence[str] | None = None
+    texts: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.place)
