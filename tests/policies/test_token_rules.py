@@ -3,6 +3,7 @@ a person's own text gets, and scores are sums over them."""
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,12 @@ from transformers import AutoTokenizer
 
 from conftest import shared
 from palate.data.contexts import Context, History
-from palate.errors import ConfigError
+from palate.errors import ConfigError, DataWarning
 from palate.policies import LanguagePolicy, load_policy
 from palate.policies.language.chat import MESSAGE, chat_of
 from palate.policies.language.decoding import generate
 from palate.policies.language.engine import Writing
-from palate.policies.language.prompters import prompter_for, saved_prompter
+from palate.policies.language.prompters import new_prompter, prompter_for, saved_prompter
 from palate.policies.language.prompts import Prompter, parse_templates
 from palate.policies.language.text_tokens import TextTokens
 from palate.preference_rows import PreferenceRow, records
@@ -183,7 +184,9 @@ def test_what_a_turn_has_before_its_words_belongs_to_the_prompt():
     thinks = CHATS["chatml"].replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     assert "<think>" in thinks
     tokenizer.chat_template = thinks
-    assert chat_of(tokenizer, None, "x").tail.endswith("<|im_start|>assistant\n<think>\n")
+    with pytest.warns(DataWarning, match="leaves <think> open before the answer"):
+        found = chat_of(tokenizer, None, "x")
+    assert found.tail.endswith("<|im_start|>assistant\n<think>\n")
     tokenizer.chat_template = thinks.replace(
         "{{ m.content }}",
         "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}",
@@ -196,6 +199,71 @@ def test_what_a_turn_has_before_its_words_belongs_to_the_prompt():
     assert chat_of(tokenizer, None, "x").tail.endswith("assistant\n<think></think>")
     tokenizer.chat_template = CHATS["chatml"].partition("{% if add_generation_prompt")[0]
     assert chat_of(tokenizer, None, "x").tail.endswith("<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize(
+    ("opens", "closes"),
+    [
+        ("<think>", "</think>"),
+        ("[THINK]", "[/THINK]"),
+        ("<seed:think>", "</seed:think>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("◁think▷", "◁/think▷"),
+        ("<reasoning>", "</reasoning>"),
+    ],
+)
+def test_thoughts_left_open_before_the_answer_are_named(opens, closes):
+    tokenizer = tokenizer_of("byte_level_llama3", "chatml")
+    asks = "assistant\n{% endif %}"
+    tokenizer.chat_template = CHATS["chatml"].replace(asks, f"assistant\n{opens}{{% endif %}}")
+    with pytest.warns(DataWarning, match=rf"{re.escape(opens)} open before the answer"):
+        chat_of(tokenizer, None, "x")
+    tokenizer.chat_template = CHATS["chatml"].replace(
+        asks, f"assistant\n{opens}\n\n{closes}{{% endif %}}"
+    )
+    assert chat_of(tokenizer, None, "x").tail.endswith(closes)  # without a warning
+    tokenizer.chat_template = CHATS["chatml"].replace("system\nYou", f"system\nUse {opens}. You")
+    assert opens in chat_of(tokenizer, None, "x").head
+
+
+CHANGES = {
+    "m.content | lower": r"changes a message: 'Chosen SO far.*' becomes 'chosen so far",
+    "m.content | replace('\n', ' ')": "changes a message",
+    "m.content.split() | join(' ')": "changes a message",
+    "m.content | replace('\n\n', '\n')": "changes a message",
+    "m.content | escape": "changes a message",
+    "m.content | tojson": "changes a message",
+    "m.content[:40]": "changes a message",
+    "m.content if m.role == 'user' else m.content | lower": "changes an assistant's answer",
+    "m.content if m.role == 'user' else m.content.split() | join(' ')": "an assistant's answer",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("wanted", [True, None])
+def test_a_template_that_changes_what_it_is_given_is_refused(change, wanted):
+    tokenizer = tokenizer_of("byte_level_llama3")
+    tokenizer.chat_template = CHATS["chatml"].replace("m.content", change)
+    with pytest.raises(ConfigError, match=rf"policy\.chat: .*{CHANGES[change]}") as error:
+        chat_of(tokenizer, wanted, "x")
+    assert len(str(error.value).splitlines()) == 1
+    assert chat_of(tokenizer, False, "x") is None
+
+
+def test_space_around_a_prompt_that_a_template_takes_off_is_named(small_data, tmp_path):
+    tokenizer = tokenizer_of("byte_level_llama3", "llama3")
+    model_for(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "prompts.txt"
+    for text in ("\nSo far:\n{history}\n", "So far:\n{history}\nNext:\n\n"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"policy\.prompts: .*takes off the space around"):
+            LanguagePolicy.create(str(tmp_path), small_data.items, str(file), 5, 0)
+        with pytest.raises(ConfigError, match=r"policy\.prompts: .*takes off the space around"):
+            new_prompter(str(tmp_path), small_data.items, str(file), 5, 0)
+        LanguagePolicy.create(str(tmp_path), small_data.items, str(file), 5, 0, chat=False)
+    file.write_text("So far:\n{history}\nNext:\n")
+    LanguagePolicy.create(str(tmp_path), small_data.items, str(file), 5, 0)
 
 
 def test_the_date_in_a_template_stands_still():

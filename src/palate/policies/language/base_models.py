@@ -13,7 +13,7 @@ from peft import PeftConfig, PeftModelForCausalLM
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
-from transformers.utils import find_adapter_config_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from palate.errors import CheckpointError, ConfigError, DataWarning
 from palate.loading import DAMAGE, Loaded, loaded, named

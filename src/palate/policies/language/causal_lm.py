@@ -165,7 +165,7 @@ class LanguagePolicy:
             model: Any = new_model(base, tokenizer, seed)
         else:
             model, tokenizer = pretrained(base, quantize=quantize)
-        around = chat_of(tokenizer, chat, base)
+        around = chat_of(tokenizer, chat, base, [one.sample for one in templates])
         return cls(model, tokenizer, items, text, max_history, seed, adapter, quantize, chat=around)
 
     @classmethod
@@ -175,8 +175,8 @@ class LanguagePolicy:
         """A policy without catalogue, from a folder or hub name; it scores texts only. `chat` is
         that of `create`."""
         model, tokenizer = pretrained(base)
-        around = chat_of(tokenizer, chat, base)
-        text = read_templates("history")[0]
+        text, templates = read_templates("history")
+        around = chat_of(tokenizer, chat, base, [one.sample for one in templates])
         return cls(model, tokenizer, None, text, engine=engine, chat=around)
 
     @classmethod

@@ -126,7 +126,7 @@ def new_prompter(
         tokenizer, limit = tokenizer_of(base, items, templates), MAX_TOKENS
     else:
         tokenizer, limit = _pretrained(base, base)
-    around = chat_of(tokenizer, chat, base)
+    around = chat_of(tokenizer, chat, base, [one.sample for one in templates])
     return prompter_for(tokenizer, items, text, max_history, limit, seed, around)
 
 

@@ -32,6 +32,12 @@ class Template:
         others = {CANDIDATES, DIALOGUE} & set(self.pieces)
         return self.pieces[-2:] == (HISTORY, BREAK) and not others
 
+    @property
+    def sample(self) -> str:
+        """A user's message as a chat would get it, with a line in place of each slot."""
+        pieces = ("Velvet Alibi" if piece in SLOTS else piece for piece in self.pieces)
+        return "".join(pieces).removesuffix(BREAK)
+
     def inside(self, chat: Chat) -> "Template":
         """The template with a chat's text around it, in place of its last line break."""
         first, *others = self.pieces
