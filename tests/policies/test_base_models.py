@@ -97,7 +97,7 @@ def refused(path, items, sentence):
 
 
 def bart():
-    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 48}
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 48}
     return {**sizes, **heads, "max_position_embeddings": 512}
 
