@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -37,6 +38,20 @@ def test_each_step_counts_what_is_left(tmp_path):
     assert counts[:3] == [[10, 3, 7, 4, 3], [8, 2, 6, 4, 3], [7, 2, 6, 4, 2]]
     assert [one["removed"] for one in steps[:3]] == [0, 2, 1]
     assert all(one["why"] for one in steps)
+
+
+def test_a_dropped_row_that_was_a_whole_context_is_not_counted_as_one_event(tmp_path):
+    """Rows of a candidate file become several rows of a log each."""
+    rows = [
+        (user, item, "history" if item < 3 else split)
+        for user, split in enumerate(("train", "validation", "test"))
+        for item in range(4)
+    ]
+    tables = replace(log(rows, "user_id item_id split"), origin={"rows_dropped": 2})
+    steps = prepare(tables, tmp_path, Preparation(), 0)["funnel"]
+    assert steps[0]["step"] == "read"
+    assert (steps[0]["rows"], sum(one["rows"] for one in steps if one.get("part"))) == (12, 12)
+    assert "2 rows of the files, each a context" in steps[0]["why"]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -68,9 +68,13 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     read = tables.interactions.select(known).append_column("source_order", order)
     events = graded(engine.open(read), feedback)
     shown = None
-    if left_out := tables.origin.get("rows_dropped", 0):
+    left_out = tables.origin.get("rows_dropped", 0)
+    why = _graded_how(feedback)
+    if left_out and whole:  # such a row of the file is a context, of several rows here
+        why += f"; {left_out:,} rows of the files, each a context, could not be read"
+    elif left_out:
         funnel.unreadable(left_out, tables.interactions.num_rows)
-    funnel.add("read", events, _graded_how(feedback))
+    funnel.add("read", events, why)
     if "shown" in feedback.events.values():
         is_shown = nw.col("shown")
         shown = events.filter(is_shown)
