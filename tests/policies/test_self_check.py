@@ -209,6 +209,19 @@ def readings(model, small_policy):
     return Readings(model, None, small_policy.tokenizer, 2, 0, 512)
 
 
+def test_padding_of_a_tree_brings_no_gradient_that_is_no_number(policy_of):
+    """Gemma 3n takes roots of what an embedding of 0 leaves at 0."""
+    policy = policy_of(tiny_model("gemma3n_text", 600), engine="tree")
+
+    def gradient(lay):
+        policy.model.zero_grad()
+        policy.log_probs(lay([LONG, SHORT], [TITLES, TITLES], 2, 0)).log_probs.sum().backward()
+        return torch.cat([w.grad.flatten() for w in policy.model.parameters()])
+
+    tree, alone = gradient(layouts.lay_trees), gradient(layouts.lay_alone)
+    assert float((tree - alone).abs().max() / alone.abs().max()) < 1e-4
+
+
 def test_models_that_look_ahead_are_refused_by_name(small_policy):
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     bert = sharp(BertConfig(vocab_size=600, intermediate_size=48, **shape))

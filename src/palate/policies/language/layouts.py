@@ -67,6 +67,8 @@ def lay_trees(
     subtree_end = np.tile(np.arange(1, width + 1), (len(trees), 1))
     for row, tree in enumerate(trees):
         input_ids[row, : len(tree)] = tree.token_ids
+        # what looks at itself alone has no gradient in some models where its embedding is 0
+        input_ids[row, len(tree) :] = tree.token_ids[0]
         position_ids[row, : len(tree)] = tree.depth
         subtree_end[row, : len(tree)] = tree.end
     return {
