@@ -311,8 +311,8 @@ def test_a_catalogue_is_scored_in_blocks_where_a_kept_prompt_moves_scores(policy
     with pytest.warns(DataWarning, match="GPTNeoForCausalLM .* a catalogue is scored in blocks"):
         found = policy.catalogue_log_probs([context])
     np.testing.assert_allclose(found[0], truth, atol=1e-4, rtol=1e-5)
-    with pytest.raises(ConfigError, match="method='beam' needs"):
-        policy.rank([context], 3, method="beam")
+    ranked = policy.rank([context], 3, method="beam", exclude_history=False)  # misses nothing
+    np.testing.assert_allclose(ranked.scores[0], np.sort(truth)[:-4:-1], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::palate.errors.DataWarning")

@@ -415,9 +415,9 @@ class LanguagePolicy:
         trie = self._tries.of(self.prompter.title_tokens)
         beams = width if method == "beam" else ENOUGH_BEAMS
         caches = self._caches(prompts, max(READ_TOGETHER, beams * len(trie.levels)))
-        check_search(method, top, width, caches)
+        check_search(method, top, width, self.engine)
         legal = legal_items(contexts, n_items, exclude_history, allowed)
-        if method == "exact" and (not caches or top > ENOUGH_BEAMS):
+        if not caches or (method == "exact" and top > ENOUGH_BEAMS):
             pool = np.flatnonzero(legal.any(axis=0))
             return best_items(self.catalogue_log_probs(contexts, pool), pool, legal, top)
         search = (self.model, prompts, trie, self.prompter.end, self.pad, self.device, top)

@@ -33,6 +33,7 @@ from palate.policies.policy import Batch, inference, on_device
 Engine = Literal["tree", "plain"]
 FIRST_DEPTH = 24
 """Tokens of the longest row of the first look."""
+RANDOM = "scores the same text otherwise when asked again"
 STEP = 32
 """Rows are looked at to a multiple of so many tokens."""
 LEAST_BESIDE = 128
@@ -175,9 +176,7 @@ class Readings:
                 "overflow in their precision; load it again, or in 32 bits."
             )
         with inference(model):
-            self._refuse(
-                check.reason_against_chance(), "scores the same text otherwise when asked again"
-            )
+            self._refuse(check.reason_against_chance, RANDOM)
             reason, looks_ahead = check.moves_with_what_follows()
             if looks_ahead:
                 self._refuse(reason, "looks at tokens that come later")
@@ -201,13 +200,13 @@ class Readings:
             for together in ([True, False] if together else [False])
             for gathered in (True, False)
         ]
-        reasons = []
+        reasons: list[str | None] = []
+        way = ways[0]
         for way in ways:
             reasons.append(check.reason_against(self._plain(model, check, way), False))
             if reasons[-1] is None:
                 break
-        else:
-            self._refuse(reasons[-1], "scores a text otherwise each time it is asked")
+        self._refuse(reasons[-1], RANDOM)
         if not way.together:
             warnings.warn(
                 f"{self.name} reads a row otherwise where others are beside it: it {reasons[0]}; "
@@ -236,10 +235,12 @@ class Readings:
             elif what == "plain":
                 reason = check.reason_against(self._plain(model, check, self.ways), False)
                 if reason is not None:
+                    self.ways = replace(self.ways, together=False)
+                    alone = self._plain(model, check, self.ways)
+                    self._refuse(check.reason_against(alone, False), RANDOM)
                     self._warn(
                         f"{reason} in padded rows of {depth} tokens; rows are read one by one"
                     )
-                    self.ways = replace(self.ways, together=False)
             else:
                 first, *_ = self._cached_ways(model, check, depth + beside)
                 self._judge_cache(check.reason_against(first), depth)

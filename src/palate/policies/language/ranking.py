@@ -25,13 +25,8 @@ ENOUGH_BEAMS = 100
 it, and read the whole catalogue."""
 
 
-def check_search(method: str, top: int, width: int, caches: bool) -> None:
-    """Raise a ConfigError where a catalogue cannot be searched like this.
-
-    Args:
-        method, top, width: as in `LanguagePolicy.rank`.
-        caches: whether titles may be read behind kept prompts.
-    """
+def check_search(method: str, top: int, width: int, engine: str) -> None:
+    """Raise a ConfigError where a catalogue cannot be searched like this."""
     if method not in get_args(Method):
         raise ConfigError(
             f"method='{method}' is no way to rank.{did_you_mean(method, get_args(Method))}"
@@ -43,7 +38,7 @@ def check_search(method: str, top: int, width: int, caches: bool) -> None:
             f"width={width} is less than top={top}: that many beams end in no more than {width} "
             f"titles. Expected width >= {top}."
         )
-    if not caches:
+    if engine == "plain":
         raise ConfigError(
             "method='beam' needs an engine that reads trees, and this model's titles are scored "
             "alone. Use method='exact'."

@@ -237,6 +237,8 @@ class Check:
         distance = apart(found.float().cpu(), expected).double()
         if bool((distance <= least).all()):
             return None
+        if self.reason_against_chance:  # what moves by chance measures nothing
+            return self.reason_against_chance
         moved = [(OF_TREES if is_tree else OF_ROWS, self._movement)]
         if is_tree:
             moved.append((OF_PADDING, self._movement_by_padding))
@@ -251,10 +253,11 @@ class Check:
                 return f"gives scores {float(distance.max()):.2g} nats apart"
         return None
 
+    @cached_property
     def reason_against_chance(self) -> str | None:
         """How far the model's own scores move when it is asked again; None where they do not."""
-        shortest = int(self.plain["attention_mask"].sum(dim=1).argmin())
-        again = torch.stack([self._logits_of(shortest) for _ in range(2)])
+        longest = int(self.plain["attention_mask"].sum(dim=1).argmax())
+        again = torch.stack([self._logits_of(longest) for _ in range(2)])
         distance = float(apart(again[0], again[1]).max())
         return f"gives scores {distance:.2g} nats apart" if distance > RANDOM else None
 
