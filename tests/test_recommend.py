@@ -179,6 +179,7 @@ def test_a_person_who_was_only_shown_things_is_a_newcomer(items, tmp_path):
     assert table["by"].to_pylist() == ["policy"] * 2 + ["popularity"] * 2
 
 
+@pytest.mark.filterwarnings("ignore:.*nats apart:palate.errors.DataWarning")
 @pytest.mark.parametrize("kind", ["language", "sequence", "module"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_scores_that_are_no_numbers_make_no_list(kind, value, items, tmp_path):
