@@ -1,5 +1,7 @@
 # make demo    the main job on simulated data, in minutes
 # make test    the test suite
+# make test-models   every family of language models against its own forward, in minutes
+# make model-families   write docs/model-families.md by what that walk finds
 # make test-browser   the report in a real browser (Debian: installs chromium, as root)
 # make test-trl   exported rows score in TRL as here (installs TRL, in .venv-trl)
 # make check   what CI checks besides the tests: format, lint, types
@@ -9,13 +11,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
 
-.PHONY: demo test test-browser test-trl check clean
+.PHONY: demo test test-models model-families test-browser test-trl check clean
 
 demo: .venv/installed
 	$(BIN)/palate run examples/demo.yaml --out $(OUT) --overwrite $(DEMO_FLAGS)
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+
+test-models: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m models tests/models
+
+model-families: .venv/installed
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m models.families --write
 
 test-browser: .venv/installed-browser
 	@command -v chromium >/dev/null || (apt-get update --quiet=2 && apt-get install --quiet=2 --yes chromium) || \

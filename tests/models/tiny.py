@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -104,6 +105,27 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             for kind, theta in (("sliding_attention", 1e4), ("full_attention", 1e6))
         },
     },
+    "dots3_note_text": {
+        "per_layer_config": {
+            layer: {
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "kv_lora_rank": 24,
+                "head_dim": 24,
+                "qk_nope_head_dim": 16,
+                "qk_rope_head_dim": 8,
+                "v_head_dim": 16,
+            }
+            for layer in (1, 3)
+        },
+    },
+    "dots3_note": {
+        "vision_config": {"adapter_in_dim": 64, "adapter_out_dim": 64},
+        "audio_config": {"adapter_input_size": 64, "adapter_out_dim": 64},
+    },
+    "emu3": {"vocabulary_map": {"<image>": 3}, "vq_config": {"base_channels": 32}},
+    "gemma4_assistant": {"text_config": {"num_kv_shared_layers": LAYERS}},
+    "gemma4_unified_assistant": {"text_config": {"num_kv_shared_layers": LAYERS}},
     "blt": {"encoder_hash_byte_group_vocab": 500},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
@@ -178,7 +200,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "lsh_attn_chunk_length": CHUNK,
         "local_attn_chunk_length": CHUNK,
     },
-    "rwkv": {"attention_hidden_size": 64},
+    "rwkv": {"attention_hidden_size": 64, "rescale_every": 2},
     "roc_bert": {
         "pronunciation_vocab_size": 320,
         "shape_vocab_size": 320,
@@ -193,6 +215,53 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "n_mamba_heads": 8},
 }
 """What the rules do not shrink rightly, by the type of a configuration or of a part of one."""
+NEEDED: dict[str, dict[str, Any]] = {
+    "gemma4_assistant": {
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+        }
+    },
+}
+"""What a configuration's constructor cannot do without."""
+WHOLE = {
+    "emu3": "Emu3ForConditionalGeneration",
+    "mllama": "MllamaForConditionalGeneration",
+    "musicgen": "MusicgenForConditionalGeneration",
+    "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
+    "bart, with its encoder": "BartForConditionalGeneration",
+    "marian, with its encoder": "MarianMTModel",
+    "whisper, with its encoder": "WhisperForConditionalGeneration",
+    "bert, without a head": "BertModel",
+    "llama, without a head": "LlamaModel",
+    "llama, a classifier": "LlamaForSequenceClassification",
+}
+"""Classes whose files are published, where these are not of the causal model alone."""
+WINDOWED = {"sliding_window": WINDOW}
+OF_QWEN = {"use_sliding_window": True, "max_window_layers": 2, **WINDOWED}
+DECODERS = (
+    *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie"),
+    *("megatron-bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+"""Kinds whose default configuration is a masked model's."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{f"{kind}, a decoder": {"is_decoder": True} for kind in DECODERS},
+    "xlm, causal": {"causal": True},
+    "falcon, alibi": {"alibi": True},
+    "falcon, new decoder": {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "phi3, a window": WINDOWED,
+    "qwen2, a window": OF_QWEN,
+    "qwen2_moe, a window": OF_QWEN,
+    "qwen3, a window": OF_QWEN,
+    "starcoder2, a window": WINDOWED,
+    "gpt_neox, in sequence": {"use_parallel_residual": False},
+    "mpt, with learnt positions": {"attn_config": {"alibi": False}},
+}
+"""Common settings that are no kind's default."""
+EVERY = (*KINDS, *VARIANTS, *(name for name in WHOLE if name not in KINDS))
+"""All that is walked; what is before a comma is the kind."""
 
 
 @cache
@@ -218,9 +287,7 @@ def tiny_settings(
             found[name] = noise
         elif name in TOKENS:
             found[name] = TOKENS[name]
-        elif name == "vocab_size" or re.fullmatch(
-            r"decoder_vocab_size|unpadded_vocab_size|vocab_size_per_layer_input", name
-        ):
+        elif re.fullmatch(r"((de|un)\w+_)?vocab_size(_per_layer_input)?", name) and value:
             found[name] = vocabulary
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             if name in MULTIPLIERS and value == 1:
@@ -230,12 +297,22 @@ def tiny_settings(
                     found[name] = size
         elif isinstance(value, list) and name.endswith("_types") and len(value) > LAYERS:
             found[name] = shortened(value)
-    heads = getattr(default, "num_attention_heads", None)
-    if heads is not None and heads == getattr(default, "num_key_value_heads", None):
+    published = vars(default)
+    heads = published.get("num_attention_heads")
+    if heads is not None and heads == published.get("num_key_value_heads"):
         found["num_key_value_heads"] = found.get("num_attention_heads", heads)
-    if "qk_rope_head_dim" in found and default.head_dim == default.qk_rope_head_dim:
+    if "qk_rope_head_dim" in found and published.get("head_dim") == published["qk_rope_head_dim"]:
         found["head_dim"] = found["qk_rope_head_dim"]
-    return found | deepcopy(OVERRIDES.get(default.model_type, {}))
+    return merged(found, OVERRIDES.get(default.model_type, {}))
+
+
+def merged(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others over them, parts of a configuration within themselves."""
+    found = {**settings, **deepcopy(others)}
+    for name in settings.keys() & others.keys():
+        if isinstance(settings[name], dict) and isinstance(others[name], dict):
+            found[name] = merged(settings[name], others[name])
+    return found
 
 
 def shortened(kinds: list[str]) -> list[str]:
@@ -252,18 +329,24 @@ def tiny_model(kind: str, vocabulary: int, noise: float | None = None) -> nn.Mod
     """A small model with random weights, wide enough that what it reads matters.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `EVERY`.
         vocabulary: tokens of its tokenizer.
         noise: dropout of every kind, and jitter, in training; None for the default's.
 
     Raises:
         Unbuildable: transformers cannot make one here.
     """
-    made = CONFIG_MAPPING[kind]
+    name = kind.partition(",")[0]
+    made = CONFIG_MAPPING[name]
     try:
-        config = made(**tiny_settings(made(), vocabulary, noise))
+        settings = tiny_settings(made(**NEEDED.get(name, {})), vocabulary, noise)
+        settings = merged(NEEDED.get(name, {}), settings)
+        config = made(**merged(settings, VARIANTS.get(kind, {})))
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
+        if kind in WHOLE:
+            model = getattr(transformers, WHOLE[kind])(config)
+        else:
+            model = AutoModelForCausalLM.from_config(config)
     except Exception as error:
         said = re.sub(r"\s+", " ", str(error))[:160]
         raise Unbuildable(f"{type(error).__name__}: {said}") from error
@@ -293,13 +376,16 @@ def widen(model: nn.Module) -> None:
 def sharpened(model: nn.Module) -> nn.Module:
     """A model whose next tokens differ by nats, whatever scale its head's output is put to."""
     tokens = torch.arange(3, 43)[None]
-    head: Any = model.get_output_embeddings()
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    if not hasattr(head, "weight"):
+        return model
     for _ in range(8):
         try:
             logits = model(input_ids=tokens, use_cache=False).logits
-        except Exception:  # its walk says so
+        except Exception:  # it needs more than text; the walk asks its language model
+            head.weight.mul_(8.0)
             return model
-        if head is None or float(logits.std()) > SHARP:
+        if float(logits.std()) > SHARP:
             break
         head.weight.mul_(2.0)
     return model

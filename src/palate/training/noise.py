@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from palate.errors import ConfigError
+from palate.policies.language.adapters import causal_lm
+from palate.policies.module_policy import ModulePolicy
 from palate.policies.policy import Batch, Policy
 
 DROPOUTS = (
@@ -58,11 +60,11 @@ class Silence:
             model: the policy's, wrapped by a trainer or not.
 
         Raises:
-            ConfigError: the model's scores of the batch change from one pass to the next.
+            ConfigError: the model's scores of the batch change from one pass to the next, or it has
+                no gradient in evaluation mode.
         """
         if not self._is_proven:
-            if self._policy.kind == "module":
-                self._cuts_gradients = self._loses_gradients(batch)
+            self._cuts_gradients = self._loses_gradients(batch)
             self._prove(batch)
             self._is_proven = True
         self._silence(model)
@@ -71,13 +73,20 @@ class Silence:
         silence_in_training_mode(model) if self._cuts_gradients else silence(model)
 
     def _loses_gradients(self, batch: Batch) -> bool:
-        """Whether there are weights that a gradient reaches in training mode alone."""
-        reached = []
-        for silenced in (silence_in_training_mode, silence):
-            silenced(self._policy.model)
-            reached.append(self._reached(batch))
-        in_training, in_evaluation = reached
-        return not in_training <= in_evaluation
+        """Whether some weights of a user's own module have a gradient in training mode alone."""
+        silence(self._policy.model)
+        try:
+            in_evaluation = self._reached(batch)
+        except AssertionError as error:  # Reformer's backward pass insists on training mode
+            raise ConfigError(
+                f"{self._name} cannot be aligned: it has no gradient in evaluation mode, in which "
+                f"alignment runs ({' '.join(str(error).split())}). Expected a model that "
+                "has; set policy.base to another."
+            ) from error
+        if not isinstance(self._policy, ModulePolicy):
+            return False
+        silence_in_training_mode(self._policy.model)
+        return not self._reached(batch) <= in_evaluation
 
     def _reached(self, batch: Batch) -> set[str]:
         """Names of the weights that a gradient of the scores reaches."""
@@ -87,6 +96,12 @@ class Silence:
             return set()
         gradients = torch.autograd.grad(scores.sum(), list(weights.values()), allow_unused=True)
         return {name for name, one in zip(weights, gradients, strict=True) if one is not None}
+
+    @property
+    def _name(self) -> str:
+        is_users_own = isinstance(self._policy, ModulePolicy)
+        model: Any = self._policy.model
+        return type(model.module if is_users_own else causal_lm(model)).__name__
 
     def _prove(self, batch: Batch) -> None:
         """The scores that are trained are those of evaluation mode, as references have them."""
@@ -98,9 +113,8 @@ class Silence:
         apart = (trained - evaluated).abs()
         if float((apart / (1 + evaluated.abs())).median()) <= self._rounding:
             return
-        own = model.module if self._policy.kind == "module" else model
         raise ConfigError(
-            f"{type(own).__name__} scores the same batch differently from one pass to the next (by "
+            f"{self._name} scores the same batch differently from one pass to the next (by "
             f"up to {float(apart.max()):.2g} nats), so its log-ratios to the reference would be "
             "noise. Expected a model whose noise (dropout, jitter, sampling) ends with "
             "model.eval()."

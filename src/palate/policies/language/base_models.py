@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import PeftConfig, PeftModelForCausalLM
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -128,10 +129,24 @@ def check_whole(found: Loaded, name: str) -> None:
 
 
 def _checked(name: str, options: dict[str, Any]) -> Any:
-    check_kind(AutoConfig.from_pretrained(name), name)
-    found = loaded(AutoModelForCausalLM.from_pretrained, name, **options)
+    config = AutoConfig.from_pretrained(name)
+    check_kind(config, name)
+    found = loaded(_reader_for(config), name, **options)
     check_whole(found, name)
+    if getattr(found.model.config, "rescale_every", 0):
+        # RWKV divides weights in place for evaluation, for 16 bits' sake: saved then, they are lost
+        found.model.config.rescale_every = 0
     return found.model
+
+
+def _reader_for(config: Any) -> Any:
+    """What reads a model: transformers' choice; for the language part of a larger model, saved by
+    itself, which that choice does not know (Mllama's), the class that its files name."""
+    named_class = getattr(transformers, _architecture(config), None)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or named_class is None:
+        return AutoModelForCausalLM.from_pretrained
+    is_language = named_class.__name__.endswith("ForCausalLM")
+    return (named_class if is_language else AutoModelForCausalLM).from_pretrained
 
 
 def _merged(model: Any, name: str, base: str) -> Any:

@@ -300,7 +300,7 @@ class Check:
     def _truth(self) -> tuple[Tensor, dict[int, set[int]]]:
         try:
             return truth(self._model, self.plain, self.device)
-        except (AttributeError, TypeError, ValueError, NotImplementedError):
+        except (AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
             # some cannot make the cache that nobody asked them for
             return truth(self._model, self.plain, self.device, use_cache=False)
 
