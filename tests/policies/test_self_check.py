@@ -190,7 +190,7 @@ def test_rows_are_read_one_by_one_where_padding_moves_them(policy_of):
     found = -policy.history_losses(batch)
     before = np.concatenate([SHORT, TITLES[1], SHORT[:1]])
     truth = by_definition(policy.model, before, TITLES[3], 2)
-    assert float(found[2]) == pytest.approx(truth, abs=1e-4)
+    assert float(found[2].detach()) == pytest.approx(truth, abs=1e-4)
     found.sum().backward()
     assert float(policy.model.get_input_embeddings().weight.grad.abs().sum()) > 0
 

@@ -33,6 +33,8 @@ from palate.policies.policy import Batch, inference, on_device
 Engine = Literal["tree", "plain"]
 FIRST_DEPTH = 24
 """Tokens of the longest row of the first look."""
+TWICE = 72
+"""Tokens of the row that is scored twice: hashes that are drawn anew (Reformer) begin at 65."""
 RANDOM = "scores the same text otherwise when asked again"
 STEP = 32
 """Rows are looked at to a multiple of so many tokens."""
@@ -176,7 +178,8 @@ class Readings:
                 "overflow in their precision; load it again, or in 32 bits."
             )
         with inference(model):
-            self._refuse(check.reason_against_chance, RANDOM)
+            twice = sample(self._usable, min(TWICE, self._longest), trunks=1, few=True)
+            self._refuse(self._check(model, twice).reason_against_chance, RANDOM)
             reason, looks_ahead = check.moves_with_what_follows()
             if looks_ahead:
                 self._refuse(reason, "looks at tokens that come later")

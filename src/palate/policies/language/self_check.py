@@ -256,9 +256,7 @@ class Check:
     @cached_property
     def reason_against_chance(self) -> str | None:
         """How far the model's own scores move when it is asked again; None where they do not."""
-        longest = int(self.plain["attention_mask"].sum(dim=1).argmax())
-        again = torch.stack([self._logits_of(longest) for _ in range(2)])
-        distance = float(apart(again[0], again[1]).max())
+        distance = float(apart(self._truth()[0], self.expected).max())
         return f"gives scores {distance:.2g} nats apart" if distance > RANDOM else None
 
     @cached_property
@@ -303,12 +301,6 @@ class Check:
         except (AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
             # some cannot make the cache that nobody asked them for
             return truth(self._model, self.plain, self.device, use_cache=False)
-
-    def _logits_of(self, row: int) -> Tensor:
-        tokens = self.plain["input_ids"][row][self.plain["attention_mask"][row].bool()]
-        with torch.no_grad():
-            logits = self._model(input_ids=tokens[None].to(self.device), use_cache=False).logits
-        return logits[0].float().cpu().log_softmax(dim=-1)
 
     @cached_property
     def _movement(self) -> Tensor:
