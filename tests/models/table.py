@@ -32,7 +32,7 @@ forward of that model, one title a row: all within {tolerance} nats.
 
 * **right, by tree**: what titles share is read once.
 * **right, each title alone**: the architecture reads no trees of titles; slower, the same numbers.
-* **refused**: loading ends with the sentence given.
+* **refused**: loading, or the first scores, end with the sentence given.
 * **not tried**: transformers makes no such model here, for the reason given.
 
 What is behind a comma is not the kind's default. Make the table again with `make model-families`;

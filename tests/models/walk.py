@@ -104,7 +104,6 @@ def compare(kind: str, folder: Path, own: nn.Module | None) -> Found:
         folder: a model and its tokenizer, as transformers saves them.
         own: the same model; None where it must be refused.
     """
-    policy: LanguagePolicy | None = None
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", DataWarning)
         try:
@@ -116,7 +115,7 @@ def compare(kind: str, folder: Path, own: nn.Module | None) -> Found:
         except Wrong as error:
             return Found(kind, "wrong", str(error))
         except PalateError as error:
-            return Found(kind, "wrong" if policy else "refused", one_line(error))
+            return Found(kind, "refused", one_line(error))
         except Exception as error:
             return Found(kind, "crash", f"{type(error).__name__}: {one_line(error)}")
     said = (str(one.message) for one in told if isinstance(one.message, DataWarning))
