@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -163,7 +164,7 @@ def test_an_interrupt_is_a_sentence(arguments, line, config, tmp_path):
     assert (tmp_path / "out").exists() == (arguments[0] == "run")
 
 
-def plug_in(folder, code, group="palate.sources"):
+def plug_in(folder, code, group="palate.sources") -> dict[str, Any]:
     """An installed package with a module `odd` and an entry point of that name."""
     (folder / "odd.py").write_text(code)
     info = folder / "odd_plugin-1.0.dist-info"

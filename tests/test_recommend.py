@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -61,7 +62,7 @@ def new_policy(kind, items, folder):
         prompts = folder / "prompts.txt"
         prompts.write_text("Seen:\n{history}\n---\nOf late:\n{history}\nNext:\n---\n{history}\n")
         return LanguagePolicy.create("tiny", items, str(prompts), max_history=6, seed=1)
-    shape = {"hidden": 16, "inner": 16, "heads": 2}
+    shape: dict[str, Any] = {"hidden": 16, "inner": 16, "heads": 2}
     if kind == "experts":
         shape |= {"experts": 4, "experts_per_item": 2}
     return SequencePolicy.create(items, 8, seed=1, **shape)
@@ -105,7 +106,7 @@ def test_a_list_is_the_same_whoever_else_is_in_the_file(kind, items, tmp_path):
 
 def test_one_person_is_asked_what_the_policy_is_asked(items, tmp_path):
     """The truth is the policy's own ranking of the person's context."""
-    policy = new_policy("language", items, tmp_path)
+    policy: Any = new_policy("language", items, tmp_path)
     log = write_log(tmp_path / "log.csv", {"ann": ["101", "105"], "bob": ["130"]})
     found = lists_of(recommend(policy, log, {}, top=5))
     context = Context(np.array([1, 5]), NONE, NONE, context_id=moment_of("ann"))

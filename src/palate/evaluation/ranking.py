@@ -189,7 +189,7 @@ def rankable(scores: NDArray, contexts: Sequence[Context]) -> NDArray:
         CheckpointError: one cannot.
     """
     bad = np.isnan(scores).any(axis=1) | np.isposinf(scores).any(axis=1)
-    for row in np.flatnonzero(bad):
+    for row in np.flatnonzero(bad).tolist():
         raise CheckpointError(
             f"the policy's scores in context {contexts[row].context_id} are not finite numbers, so "
             "there is nothing to rank by. Its weights are damaged, or too large for its precision; "

@@ -98,7 +98,7 @@ def recommend(
 def _batches(policy: Policy, people: Sequence[Person], rows: Ids) -> Iterator[Ids]:
     """Rows of people whose lists are made together: histories of one length, read alike."""
     size = _together(policy)
-    reads = getattr(policy, "max_history", None)
+    reads: Any = getattr(policy, "max_history", None)
     lengths = np.array([len(people[row].items) for row in rows], np.int64).clip(max=reads)
     by_length = rows[np.argsort(lengths, kind="stable")]
     ends = np.cumsum(np.unique(lengths, return_counts=True)[1])
@@ -158,7 +158,7 @@ def _check_finite(
     bad = np.isnan(scores).any(axis=1) | np.isposinf(scores).any(axis=1)
     if has_one:
         bad |= ~np.isfinite(scores[:, 0])
-    for row in np.flatnonzero(bad):
+    for row in np.flatnonzero(bad).tolist():
         raise CheckpointError(
             f"the policy's scores for user {people[row].user_id} are not finite numbers, so there "
             "is no list to make of them. Its weights are damaged, or too large for its precision; "
