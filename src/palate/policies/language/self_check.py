@@ -298,7 +298,9 @@ class Check:
     def _truth(self) -> tuple[Tensor, dict[int, set[int]]]:
         try:
             return truth(self._model, self.plain, self.device)
-        except (AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
             # some cannot make the cache that nobody asked them for
             return truth(self._model, self.plain, self.device, use_cache=False)
 
