@@ -300,7 +300,7 @@ class Check:
             return truth(self._model, self.plain, self.device)
         except torch.OutOfMemoryError:
             raise
-        except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, AssertionError):
             # some cannot make the cache that nobody asked them for
             return truth(self._model, self.plain, self.device, use_cache=False)
 
