@@ -20,6 +20,7 @@ from transformers import (
     GPTNeoConfig,
     HyperCLOVAXConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     MptConfig,
     Phi3Config,
     RecurrentGemmaConfig,
@@ -34,7 +35,7 @@ from palate.policies.language.decoding import generate
 from palate.policies.language.engine import Readings
 from palate.policies.language.head import HeadInParts
 from palate.policies.language.reading import Ways, token_log_probs
-from policies.architectures import SMALL, WINDOW, by_definition, model_of
+from policies.architectures import CONFIGS, SMALL, WINDOW, by_definition, model_of
 
 GENERATOR = np.random.default_rng(5)
 LONG, SHORT = GENERATOR.integers(3, 290, 60), GENERATOR.integers(3, 290, 7)
@@ -389,3 +390,25 @@ def test_a_look_leaves_modes_and_chance_as_they_were(policy_of):
     assert policy.model.training
     assert not policy.model.model.layers[1].training
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_model_in_64_bits_is_right(policy_of, small_data):
+    """Scores have 32 bits: what rounding to these moves is no sign of chance."""
+    policy = policy_of(sharp(CONFIGS["llama"]).double(), small_data.items)
+    assert policy.engine == "tree"
+
+
+def test_a_warning_of_rows_beside_others_says_how_far_scores_lie_apart(policy_of):
+    """Where an earlier look has found it out, nothing is left that could be measured again."""
+
+    class ByLength(LlamaForCausalLM):
+        """Its logits are those of a length."""
+
+        def forward(self, input_ids, **others):
+            found = super().forward(input_ids, **others)
+            found.logits = found.logits * (1 + input_ids.shape[1] / 100)
+            return found
+
+    model = ByLength(sharp(CONFIGS["llama"]).config)
+    with pytest.warns(DataWarning, match=r"others are beside it: it gives scores [\d.]+ nats"):
+        policy_of(model)

@@ -184,7 +184,7 @@ class Readings:
             if looks_ahead:
                 self._refuse(reason, "looks at tokens that come later")
             self._constants = set.intersection(*check.choices.values())
-            self._find_plain(model, check, together=reason is None)
+            self._find_plain(model, check, reason)
             self._judge_choices(check)
             if self.engine == "tree":
                 self._judge_tree(check.reason_against(self._tree(model, check)), 0)
@@ -197,10 +197,11 @@ class Readings:
                 "of a token hangs on the tokens before it and on nothing else."
             )
 
-    def _find_plain(self, model: Any, check: Check, together: bool) -> None:
+    def _find_plain(self, model: Any, check: Check, against: str | None) -> None:
+        """How to read plain rows; `against` is why they cannot stand side by side, if known."""
         ways = [
             Ways(together, gathered)
-            for together in ([True, False] if together else [False])
+            for together in ([True, False] if against is None else [False])
             for gathered in (True, False)
         ]
         reasons: list[str | None] = []
@@ -212,8 +213,8 @@ class Readings:
         self._refuse(reasons[-1], RANDOM)
         if not way.together:
             warnings.warn(
-                f"{self.name} reads a row otherwise where others are beside it: it {reasons[0]}; "
-                "rows are read one by one, which is slower.",
+                f"{self.name} reads a row otherwise where others are beside it: it "
+                f"{against or reasons[0]}; rows are read one by one, which is slower.",
                 DataWarning,
                 stacklevel=5,
             )

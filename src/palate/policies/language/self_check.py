@@ -29,10 +29,9 @@ from palate.policies.language.prompts import Tokens
 from palate.policies.language.reading import token_log_probs
 from palate.policies.policy import Batch, on_device
 
-LEAST = {torch.float64: 1e-7}
-"""Nats per token below which nothing is called a difference, by the precision of the embeddings."""
-LEAST_ELSE = 1e-4
-"""The same for 32 bits and fewer: a tenth of the thousandth that a title's score is held to."""
+LEAST = 1e-4
+"""Nats per token below which nothing is called a difference: a tenth of the thousandth that a
+title's score is held to. Scores have 32 bits, of models in 64 bits too."""
 OF_ROWS = 1.0
 """Share of the movement with the last bit that is let pass in plain rows, in the mean square."""
 OF_TREES = 0.25
@@ -230,9 +229,9 @@ class Check:
 
     def reason_between(self, found: Tensor, expected: Tensor, is_tree: bool = False) -> str | None:
         """By how much two scorings of the sample differ; None where that is let pass."""
-        least = LEAST.get(causal_lm(self._model).get_input_embeddings().weight.dtype, LEAST_ELSE)
+        least = LEAST
         if sums := found.ndim > 1:
-            least, expected = least * (TITLE + 1), self._of_titles(expected)
+            least, expected = LEAST * (TITLE + 1), self._of_titles(expected)
             found = torch.where(expected == 0, expected, found.cpu())  # not scored
         distance = apart(found.float().cpu(), expected).double()
         if bool((distance <= least).all()):
