@@ -273,6 +273,21 @@ def test_what_the_evaluation_says_against_a_stage_is_said(folder):
     assert spoken_against(folder / "sft", None) is None
 
 
+def test_a_log_of_nothing_but_shown_items_makes_popular_lists(items, tmp_path):
+    policy = new_policy("module", items, tmp_path)
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,event\nann,103,skip\nann,104,skip\n")
+    with pytest.warns(DataWarning, match="1 of 1 people have no item that the policy knows"):
+        lists = recommend(policy, log, {}, 3, popularity=np.arange(N_ITEMS))
+    assert lists["by"].to_pylist() == ["popularity"] * 3
+    assert lists["item_id"].to_pylist() == ["159", "158", "157"]
+
+
+def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"no-run is no folder\. Expected a run folder"):
+        policy_of(tmp_path / "no-run")
+
+
 def test_a_stage_is_chosen_and_its_run_knows_what_is_popular(folder):
     assert stage_of(folder) == "aligned"
     assert stage_of(folder, "sft_continued") == "sft_continued"

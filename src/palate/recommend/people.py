@@ -81,19 +81,20 @@ def people_of(
     times = events["timestamp"].to_pylist() if is_timed else [0] * events.num_rows
     row_of = {name: row for row, name in enumerate(composed(of_catalogue).to_pylist())}
     histories: dict[Any, dict[int, int]] = {}
-    unknown = 0
+    unknown, is_one_known = 0, False
     users, items = events["user_id"].to_pylist(), ids.to_pylist()
     for user, item, time, consumed in zip(users, items, times, is_consumed, strict=True):
         history = histories.setdefault(user, {})
+        row = row_of.get(str(item))
+        is_one_known |= row is not None
         if not consumed:
             continue
-        row = row_of.get(str(item))
         if row is None:
             unknown += 1
         else:
             history.pop(row, None)  # of several events with one item the last counts
             history[row] = time
-    if not any(histories.values()):
+    if not is_one_known:
         raise DataError(
             f"{log}: none of its {events.num_rows:,} rows names an item that the policy knows, "
             f"such as {names[0]}. Expected the item ids of the log it was trained on."

@@ -48,9 +48,11 @@ def policy_of(folder: Path, stage: str | None = None) -> Policy:
         folder, stage: as in `stage_of`.
 
     Raises:
-        ConfigError: there is no such stage.
+        ConfigError: there is no such folder or stage.
         CheckpointError: the policy is missing or not whole.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder. Expected a run folder, or a policy's own.")
     stage = stage_of(folder, stage)
     if stage is not None:
         find_code_of(folder)
