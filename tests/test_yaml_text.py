@@ -21,6 +21,10 @@ from palate.errors import ConfigError
         ("align: {beta: 1, beta: 2}\n", "line 1: the key 'beta' is given twice"),
         ("data:\n  options: {a: {b: 1,\n b: 2}}\n", "lines 2 and 3: the key 'b' is given twice"),
         ("seed: 1\n'seed': 2\n", "lines 1 and 2: the key 'seed' is given twice"),
+        ("data:\n  events:\n    1: 1\n    '1': 2\n", "lines 3 and 4: the key '1' is given twice"),
+        ("data: {events: {1: 1, 0x1: 2}}\n", "line 1: the key '0x1' is given twice"),
+        ("data: {options: {true: 1, yes: 2}}\n", "line 1: the key 'yes' is given twice"),
+        ("align:\n  <<: {beta: 1, beta: 2}\n", "line 2: the key 'beta' is given twice"),
     ],
 )
 def test_a_key_given_twice_is_an_error_with_both_lines(text, sentence, tmp_path):
@@ -30,16 +34,34 @@ def test_a_key_given_twice_is_an_error_with_both_lines(text, sentence, tmp_path)
     assert str(tmp_path / "a.yaml") in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["1" * 5000, "[" * 3000 + "]" * 3000, "\xff"])
+def test_what_cannot_be_read_is_one_sentence(text, tmp_path):
+    (tmp_path / "a.yaml").write_bytes(f"seed: {text}\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"a\.yaml is not readable as YAML: "):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text("")
+    if text != "\xff":
+        with pytest.raises(ConfigError, match=r"--set seed=.* is not a YAML value"):
+            load_config(tmp_path / "a.yaml", [f"seed={text}"])
+
+
+def test_a_folder_in_place_of_a_configuration_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(tmp_path)
+
+
 def test_what_is_merged_may_be_overridden():
     text = "a: &base {x: 1, y: 2}\nb:\n  <<: *base\n  y: 3\n"
     assert read_yaml(text)["b"] == {"x": 1, "y": 3}
+    nested = "a: &a {k: 1}\nx:\n  y:\n    z: &b\n      <<: *a\n      k: 2\nc:\n  <<: *b\n"
+    assert read_yaml(nested)["c"] == read_yaml(nested)["x"]["y"]["z"] == {"k": 2}
 
 
 @pytest.mark.parametrize(
     "value",
     ["a #b.csv", "#b.csv", "C: new.csv", "C:\\new.csv", "@x", "%x", "`x`", "&x", "*x", "!x", "| x",
      "> x", "- x", "? x", "it's.csv", "'tis.csv", '"a" b.csv', "12:30", "2024-01-31", "010",
-     "x: y: z", "---", "a\tb", "5 # b"],
+     "x: y: z", "---", "a\tb", "5 # b", "0x_", "=", "<<"],
 )  # fmt: skip
 def test_a_changed_value_keeps_all_of_its_text(value, tmp_path):
     (tmp_path / "a.yaml").write_text("")

@@ -13,6 +13,9 @@ from palate.config.sections import RunConfig
 from palate.config.yaml_text import read_value, read_yaml
 from palate.errors import ConfigError, did_you_mean
 
+FAULTS = (yaml.YAMLError, ValueError, RecursionError)
+"""What reading raises of a text that is no YAML, not UTF-8, or too long or deep to be read."""
+
 
 def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:
     """A configuration from YAML, with changes such as "align.beta=0.5" laid over it.
@@ -21,12 +24,14 @@ def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:
         ConfigError: the file is missing or not YAML, or anything in it is wrong; all problems are
             named at once.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder. Expected a YAML file.")
     if not path.is_file():
         near = get_close_matches(str(path), [str(p) for p in path.parent.glob("*.yaml")], n=1)
         raise ConfigError(f"{path} does not exist.{f' Did you mean {near[0]}?' if near else ''}")
     try:
         content = read_yaml(path.read_text("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except FAULTS as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path} is not readable as YAML: {line}.") from error
     except ConfigError as error:
@@ -114,7 +119,7 @@ def _lay_over(content: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {change}: '{section}' is a value and has no parts.")
     try:
         content[last] = read_value(value)
-    except yaml.YAMLError as error:
+    except FAULTS as error:
         raise ConfigError(
             f"--set {change}: '{value}' is not a YAML value. Put quotation marks around a text: "
             f"--set '{key}=\"…\"'."

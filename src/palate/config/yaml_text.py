@@ -16,12 +16,12 @@ OURS = "tag:yaml.org,2002:"
 INT, FLOAT, MERGE = OURS + "int", OURS + "float", OURS + "merge"
 PLAIN = (INT, FLOAT, OURS + "bool", OURS + "null")
 """What a value without quotes may be besides text."""
-WHOLE = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$")
+WHOLE = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x_*[0-9a-fA-F][0-9a-fA-F_]*)$")
 DECIMAL = re.compile(
     r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
     r"|[0-9][0-9_]*[eE][-+]?[0-9]+)|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
-OTHERS = ("bool", "null", "merge", "value")
+OTHERS = ("bool", "null", "merge")
 """What PyYAML tells from text besides numbers, as it does."""
 
 
@@ -41,21 +41,39 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = _resolvers(yaml.SafeLoader.yaml_implicit_resolvers)
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._checked: set[int] = set()
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Keys and values; of keys that `<<` merges, those written out count."""
-        lines: dict[tuple[str, Any], int] = {}
-        for given, _ in node.value:
-            if given.tag == MERGE or not isinstance(given, yaml.ScalarNode):
-                continue
-            key, line = (given.tag, given.value), given.start_mark.line + 1
-            if key in lines:
-                where = f"line {line}" if line == lines[key] else f"lines {lines[key]} and {line}"
-                raise ConfigError(
-                    f"{where}: the key '{given.value}' is given twice. Put all of it in one place, "
-                    "or delete one of the two."
-                )
-            lines[key] = line
+        self._check_keys(node)
         return super().construct_mapping(node, deep=deep)
+
+    def _check_keys(self, node: Any) -> None:
+        """Refuse two keys that are written alike (1 and "1") or mean the same (1 and 0x1), here
+        and in what is merged. PyYAML writes merged keys into a node, so each is looked at once."""
+        if id(node) in self._checked:
+            return
+        self._checked.add(id(node))
+        lines: dict[Any, int] = {}
+        for given, value in node.value:
+            if given.tag == MERGE:
+                parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for part in parts:
+                    if isinstance(part, yaml.MappingNode):
+                        self._check_keys(part)
+            elif isinstance(given, yaml.ScalarNode):
+                line = given.start_mark.line + 1
+                for key in {given.value, self.construct_object(given)}:
+                    if key in lines:
+                        where = f"lines {lines[key]} and {line}"
+                        raise ConfigError(
+                            f"{where if line != lines[key] else f'line {line}'}: the key "
+                            f"'{given.value}' is given twice. Put all of it in one place, or "
+                            "delete one of the two."
+                        )
+                    lines[key] = line
 
 
 class _Dumper(yaml.SafeDumper):
