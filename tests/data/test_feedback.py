@@ -1,6 +1,7 @@
 """What rows mean: scales of ratings, weights, events, and which of several rows stays."""
 
 import json
+import shlex
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import pytest
 
 from conftest import command, log
 from palate.config import parse_config
+from palate.config.yaml_text import read_value
 from palate.data.prepare import Preparation, prepare
 from palate.data.sources.files import files
 from palate.errors import ConfigError, DataError, DataWarning
@@ -251,3 +253,28 @@ def test_the_command_says_what_to_type(tmp_path):
     done = command("prepare", "empty.yaml", *given, *named, "--out", "runs/b", folder=tmp_path)
     assert "'weight'" in done.stderr
     assert "data.events" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["", "buy"],
+        ["true", "false", "null", "Yes", "off"],
+        ["it's", 'a "b"', "a: b", "{x}", "#1", "a,b", "- a", "a #b", "~", "é", "$x `y`", "a\\b"],
+        ["1", "2", "3", "4", "1.0", "007", "1_000"],
+        [f"kind {number}" for number in range(25)],
+    ],
+)
+def test_the_proposed_meaning_of_events_can_be_pasted(kinds, tmp_path):
+    rows = [(0, item, item, kind) for item, kind in enumerate(kinds)]
+    table = log(rows + [(1, *row[1:]) for row in rows], f"{FOUR} event")
+    said = {kinds[0]: 3}
+    for meanings, known in ((None, {}), (said, said)):
+        with pytest.raises(DataError, match="nothing says") as raised:
+            prepared(table, tmp_path, events=meanings)
+        command = str(raised.value).partition(" as in ")[2].partition(", or shown, disliked")[0]
+        _, flag = shlex.split(command)
+        events = parse_config({"data": {"events": read_value(flag.partition("=")[2])}}).data.events
+        assert set(events) == set(kinds)
+        assert known.items() <= events.items()
+        prepared(table, tmp_path, events=events)

@@ -7,6 +7,9 @@ A row is graded by its event where `data.events` gives the event a level, else b
 weight, else it has level 1.
 """
 
+import json
+import re
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +32,11 @@ FEWEST_RATINGS = 20
 """Ratings among which two or three different ones are too few to be stars."""
 MOST_WEIGHTS = 10
 """Different weights of which each is a level by itself; of more the thresholds must be said."""
+
+MOST_LEVELS = 20
+"""The highest level of an event."""
+PLAIN_KEY = re.compile(r"^(?:[^\W\d][\w-]*(?: [\w-]+)*|0|[1-9]\d*)$")
+YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 
 
 @dataclass(frozen=True)
@@ -147,25 +155,33 @@ def _meanings(tables: SourceTables, events: Mapping[str, Meaning]) -> dict[str, 
     kinds = {row["values"]: row["counts"] for row in counts}
     unsaid = [kind for kind in kinds if kind not in events and kind != SKIP]
     if len(unsaid) > (0 if events else 1):
-        raise DataError(_unsaid(tables, {kind: kinds[kind] for kind in unsaid}, bool(events)))
+        raise DataError(_unsaid(tables, {kind: kinds[kind] for kind in unsaid}, events))
     default: dict[str, Meaning] = {kind: "shown" if kind == SKIP else "rated" for kind in kinds}
     return {kind: events.get(kind, default[kind]) for kind in kinds}
 
 
-def _unsaid(tables: SourceTables, unsaid: dict[str, int], some_said: bool) -> str:
+def _unsaid(tables: SourceTables, unsaid: dict[str, int], said: Mapping[str, Meaning]) -> str:
     often = sorted(unsaid, key=lambda kind: (-unsaid[kind], kind))
     listed = ", ".join(f"{kind or '(empty)'} in {unsaid[kind]:,} rows" for kind in often[:6])
     listed += ", …" if len(often) > 6 else ""
-    example = ", ".join(f"{kind or repr(kind)}: {n}" for n, kind in enumerate(often[:3], 1))
+    found = dict(said) | {kind: min(n, MOST_LEVELS) for n, kind in enumerate(often, len(said) + 1)}
+    example = ", ".join(f"{_key(kind)}: {worth}" for kind, worth in found.items())
+    flag = shlex.quote(f"data.events={{{example}}}")
     hint = ""
     if tables.origin.get("source") == "files":
         hint = ", or leave the column out with --set data.options.columns.event=null"
     return (
         f"interactions: the column 'event' holds {listed}, and nothing says what "
         f"{'they mean' if len(unsaid) > 1 else 'that means'}. "
-        f"{'Add' if some_said else 'Give'} a level to each, the strongest the highest, as in --set "
-        f"'data.events={{{example}}}', or shown, disliked or rated (docs/data.md){hint}."
+        f"{'Add' if said else 'Give'} a level to each, the strongest the highest, as in --set "
+        f"{flag}, or shown, disliked or rated (docs/data.md){hint}."
     )
+
+
+def _key(kind: str) -> str:
+    """An event as a key of YAML, in quotation marks where it would be something else."""
+    is_plain = PLAIN_KEY.match(kind) and kind.lower() not in YAML_WORDS
+    return kind if is_plain else json.dumps(kind, ensure_ascii=False)
 
 
 def _graded_values(
