@@ -8,7 +8,14 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pytest
 
-from palate.data.reading.moments import NO_TIME, TORN, UNCLEAR, UNKNOWN, as_moments
+from palate.data.reading.moments import (
+    LONE_NUMBER,
+    NO_TIME,
+    TORN,
+    UNCLEAR,
+    UNKNOWN,
+    as_moments,
+)
 from palate.errors import DataError
 
 ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Pacific/Chatham", "Europe/Berlin")
@@ -222,3 +229,31 @@ def test_durations_and_times_of_day_are_no_moments(kind, what):
     value = (1, 2, 3) if kind == pa.month_day_nano_interval() else 1
     with pytest.raises(DataError, match=f"'when' is of type .*, which is {what} and no moment"):
         as_moments(pa.chunked_array([pa.array([value], kind)]), "log: column 'when'")
+
+
+@pytest.mark.parametrize("lone", ["2023", "45382", "45382.5", "19802", "-99999999"])
+def test_a_small_number_among_dates_is_no_moment_in_1970(lone):
+    column = pa.chunked_array([["2024-03-30", lone, "2024-03-31T18:00:00Z"]])
+    moments = as_moments(column, "when")
+    assert moments.seconds.to_pylist() == [1711756800, None, 1711908000]
+    assert {said: rows.to_pylist() for said, rows in moments.bad.items()} == {
+        LONE_NUMBER: [False, True, False]
+    }
+
+
+@pytest.mark.parametrize("hours", [-14, -1, 0, 1, 14])
+def test_the_last_day_of_all_in_any_zone_and_unit_stands_for_unknown(hours):
+    for per_second in (1, 10**3):
+        last = (253_402_300_799 + hours * 3600) * per_second
+        column = pa.chunked_array([[1711908000 * per_second, last]])
+        moments = as_moments(column, "when")
+        assert moments.seconds.to_pylist() == [1711908000, None]
+        assert list(moments.bad) == [UNKNOWN]
+
+
+def test_floats_of_32_bits_hold_no_seconds():
+    column = pa.chunked_array([pa.array([1711908000.0, 1711908001.0]).cast(pa.float32())])
+    with pytest.raises(DataError, match="seconds are rounded"):
+        as_moments(column, "when")
+    small = pa.chunked_array([pa.array([1.0, 2.0], pa.float32())])
+    assert as_moments(small, "when").seconds.to_pylist() == [1, 2]

@@ -24,9 +24,11 @@ LATEST = 4_102_444_800
 EARLIEST = 10**8
 """March 1973: an earlier time is told from the next larger unit only by the times beside it."""
 EXTREMES = (-(2**63), 2**63 - 1)
-LAST_DAY = (253_402_214_400, 253_402_300_799)
-"""The first and the last second of 9999-12-31."""
 HOURS_14, YEAR = 14 * 3600, 366 * 86_400
+LAST_DAY = (253_402_214_400 - HOURS_14, 253_402_300_799 + HOURS_14)
+"""9999-12-31 in any zone."""
+EXACT = {16: 2**11, 32: 2**24}
+"""Bits of a float → the number up to which it holds every whole one."""
 SPECIAL = (
     (-(2**62), -5_364_662_401),  # before 1800: 0001-01-01, 1677-09-21, 1753-01-01
     (-2_209_161_600 - HOURS_14, -2_208_988_800 + HOURS_14),  # 1899-12-30 to 1900-01-01
@@ -38,6 +40,10 @@ SPECIAL = (
 """Where the moments lie, in Unix seconds, that are written for "unknown"."""
 EXPECTED = "Expected Unix seconds or an ISO date such as 2024-03-31T18:00:00Z"
 NO_TIME = f"is no time. {EXPECTED}"
+LONE_NUMBER = (
+    "is a number before March 1973 among ISO dates, such as a year or a day of Excel. Expected an "
+    "ISO date such as 2024-03-31T18:00:00Z"
+)
 UNKNOWN = (
     'stands for "unknown", for no other time lies within a year of it. Expected the time of the '
     "interaction"
@@ -95,6 +101,7 @@ def as_moments(column: pa.ChunkedArray, name: str) -> Moments:
         what = "a time of day" if pa.types.is_time(kind) else "a length of time"
         raise DataError(f"{name} is of type {kind}, which is {what} and no moment. {EXPECTED}.")
     elif is_number(kind):
+        _check_precision(column, name)
         rows = _from_numbers(*exact_numbers(column), name)
     else:
         texts = texts_in(column)
@@ -103,6 +110,8 @@ def as_moments(column: pa.ChunkedArray, name: str) -> Moments:
         is_text = ~numbers[2]
         if is_text.any():
             dates = from_iso(without(texts, pa.array(~is_text)))
+            if dates[2].any():
+                _leave_lone_numbers(rows)
             for mine, found in zip(
                 (rows.seconds, rows.nanoseconds, rows.known), dates, strict=True
             ):
@@ -120,6 +129,25 @@ def as_moments(column: pa.ChunkedArray, name: str) -> Moments:
         nanoseconds if rows.nanoseconds[rows.known].any() else None,
         {said: pa.chunked_array([mask]) for said, mask in rows.bad.items() if mask.any()},
     )
+
+
+def _check_precision(column: pa.ChunkedArray, name: str) -> None:
+    """DataError for floats of 16 or 32 bits that hold Unix seconds to minutes only."""
+    kind = column.type
+    if pa.types.is_floating(kind) and kind.bit_width in EXACT:
+        size = pc.max(pc.abs(pc.cast(column, pa.float64()))).as_py() or 0
+        if size > EXACT[kind.bit_width]:
+            raise DataError(
+                f"{name} is of type {kind}, in which seconds are rounded, so that the order of "
+                "rows is lost. Write the times as whole numbers or as timestamps."
+            )
+
+
+def _leave_lone_numbers(rows: _Rows) -> None:
+    """Marks numbers that would be early Unix seconds, in a column that also holds ISO dates."""
+    lone = rows.known & (np.abs(rows.seconds) < EARLIEST) & ~np.isin(rows.seconds, (0, -1))
+    rows.bad[LONE_NUMBER] = lone
+    rows.known &= ~lone
 
 
 def _from_parquet(column: pa.ChunkedArray) -> _Rows:
@@ -182,7 +210,7 @@ def _unit(whole: Integers, telling: Mask, name: str) -> tuple[int, Mask]:
     counts = np.bincount(unit_of[unit_of >= 0], minlength=len(UNITS))
     unit = int(counts.argmax())
     before_1973 = (place == 2 * unit) & (unit > 0)
-    sentinel = np.isin(whole // 1000**unit, LAST_DAY)
+    sentinel = (whole // 1000**unit >= LAST_DAY[0]) & (whole // 1000**unit <= LAST_DAY[1])
     if counts.any():
         others = (unit_of >= 0) & (unit_of != unit) & ~sentinel
         if others.any():
