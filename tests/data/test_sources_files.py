@@ -447,3 +447,52 @@ def test_rows_read_and_rows_dropped_add_up_to_the_rows_of_the_file(log):
         assert kept + dropped == len(rows), text
         n_read += 1
     assert min(n_read, n_refused) > 20
+
+
+@pytest.mark.parametrize("name", ["NULL", r"\N", "None", "nan", "NaN", "<NA>", "1.23457E+18"])
+def test_what_stands_for_no_id_is_nobody(log, name):
+    text = f"user_id,item_id\na,1\n{name},2\n{name},3\n"
+    with pytest.raises(DataError, match=r"line 3: user_id .* stands for no id, or has lost digits"):
+        log(text)
+    with pytest.warns(DataWarning, match="dropped 2 of 3 rows"):
+        assert log(text, on_bad_rows="drop").interactions["user_id"].to_pylist() == ["a"]
+
+
+def test_ids_that_only_look_like_nothing_stay(log):
+    named = ["NA", "nothing", "1e5", "Nanette", "0"]
+    tables = log("user_id,item_id\n" + "".join(f"{one},1\n" for one in named))
+    assert tables.interactions["user_id"].to_pylist() == named
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(pa.float64(), 2**53), (pa.float32(), 2**24)])
+def test_float_ids_that_have_lost_digits_are_refused(parquet, kind, largest):
+    ids = pa.array([float(largest - 1), 5.0]).cast(kind)
+    assert parquet(user_id=[1, 1], item_id=ids).interactions["item_id"].to_pylist()[1] == 5
+    with pytest.raises(DataError, match=r"row 2: item_id .* has lost digits"):
+        parquet(user_id=[1, 1], item_id=pa.array([5.0, float(largest)]).cast(kind))
+
+
+def test_a_bad_time_in_nanoseconds_is_a_sentence(parquet):
+    moments = pa.array([1, 10**18], pa.timestamp("ns"))
+    with pytest.raises(DataError, match=r"row 1: timestamp '1970-01-01 .* stands for"):
+        parquet(user_id=[1, 1], item_id=[1, 2], timestamp=moments)
+
+
+@pytest.mark.parametrize("year", [1, 2400, 2500, 2999, 9999])
+def test_far_times_of_int96_are_not_wrapped(tmp_path, year):
+    ours = datetime.datetime(2024, 3, 31, 18, 0, 0, 5)
+    moments = pa.array([ours, datetime.datetime(year, 12, 31)], pa.timestamp("us"))
+    table = pa.table({"user_id": [1, 1], "item_id": [1, 2], "timestamp": moments})
+    pq.write_table(table, tmp_path / "log.parquet", use_deprecated_int96_timestamps=True)
+    with pytest.raises(DataError, match=rf"row 2: timestamp '{year:04d}-12-31 .* stands for"):
+        files(tmp_path / "log.parquet")
+    near = table.slice(0, 1)
+    pq.write_table(near, tmp_path / "log.parquet", use_deprecated_int96_timestamps=True)
+    tables = files(tmp_path / "log.parquet")
+    assert times(tables) == [1711908000]
+    assert tables.interactions["nanosecond"].to_pylist() == [5000]
+
+
+def test_columns_in_capitals_are_proposed(log):
+    with pytest.raises(DataError, match=r"--set data\.options\.columns\.user_id=USER_ID"):
+        log("USER_ID,ITEM_ID\n1,2\n")

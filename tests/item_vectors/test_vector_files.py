@@ -81,7 +81,7 @@ def test_rows_in_the_order_of_the_items(tmp_path):
         ({"item_id": [10, 11], "vector": VECTORS}, r"'item_id' has shape \(2,\) and 'vector'"),
         ({"item_id": [10, 11, 10], "vector": VECTORS}, "has item 10 twice"),
         ({"item_id": [1, 2, 3], "vector": VECTORS}, "none of the 3 ids .*1, 2, 3.*10, 11, 12"),
-        ({"item_id": ["10", "", "11"], "vector": VECTORS}, "empty id in row 2"),
+        ({"item_id": ["10", "", "11"], "vector": VECTORS}, "no id in row 2"),
         ({"item_id": [10, 11, 12], "vector": VECTORS[:, 0]}, "shape .3,.. Expected numbers, a row"),
         ({"item_id": [10, 11, 12], "vector": VECTORS.astype(str)}, "Expected numbers, a row"),
         ({"item_id": [10, 11, 12], "vector": VECTORS[:, :0]}, "Expected numbers, a row"),
@@ -111,7 +111,7 @@ def test_numbers_that_are_none_name_their_item(tmp_path, bad):
         ([10, 11], [[1.0, None], [1.0, 2.0]], "1 vectors have .* that of item 10"),
         ([10, 11], [1.0, 2.0], "is of type double. Expected a list of numbers"),
         ([10, 11], [["a"], ["b"]], "Expected a list of numbers"),
-        ([10, None], [[1.0], [1.0]], "empty id in row 2"),
+        ([10, None], [[1.0], [1.0]], "no id in row 2"),
         ([20, 21], [[1.0], [1.0]], "none of the 2 ids"),
     ],
 )

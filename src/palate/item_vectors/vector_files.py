@@ -138,7 +138,7 @@ def _matched(
         raise DataError(f"{path} is empty: it holds no ids in '{name}'. Expected one per vector.")
     if pc.any(bad).as_py():
         row = pc.index(bad, True).as_py()
-        raise DataError(f"{path}: '{name}' has an empty id in row {row + 1}. Mend or delete it.")
+        raise DataError(f"{path}: '{name}' has no id in row {row + 1}. Mend or delete it.")
     read, wanted = (pc.cast(ids, pa.string()) for ids in in_one_type(read, items["source_id"]))
     read, wanted = read.combine_chunks(), composed(wanted)
     if len(pc.unique(read)) < len(read):

@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 DECIMAL = r"^(?P<sign>[+-]?)0*(?P<front>\d*)\.?(?P<behind>\d*)$"
 ZERO_FRACTION = r"^(-?\d+)\.0+$"
+NO_VALUES = r"^(\\N|NULL|null|NaN|nan|NaT|None|<NA>|<null>|#N/A)$"
+"""How databases, pandas and Excel write that there is no value."""
+ROUNDED = r"^-?\d(\.\d+)?[eE]\+\d+$"
+"""1.23457E+18: a long whole number of which a spreadsheet kept the first digits."""
+EXACT = {16: 2.0**11, 32: 2.0**24, 64: 2.0**53}
+"""Bits of a float → the whole number from which on several become one."""
 TEXTS = (pa.large_string(), pa.string_view())
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -18,7 +24,10 @@ Marked = tuple[pa.ChunkedArray, pa.ChunkedArray]
 
 
 def as_ids(column: pa.ChunkedArray) -> Marked:
-    """Ids as int64 where all are whole numbers in plain writing, otherwise as text; empty is bad.
+    """Ids as int64 where all are whole numbers in plain writing, otherwise as text.
+
+    Bad are empty ones, what stands for no value (NULL, nan, None, …), and long numbers of which a
+    float or a spreadsheet kept the first digits only, so that several ids have become one.
 
     "007" and "7" are different ids, so a column with leading zeros stays text. "12.0" is 12 where
     all ids are whole, as pandas and databases write whole ids in columns of other numbers. Texts
@@ -31,12 +40,15 @@ def as_ids(column: pa.ChunkedArray) -> Marked:
         return (pc.cast(column, pa.string()) if whole is None else whole), pc.is_null(column)
     if pa.types.is_floating(kind):
         column = pc.cast(column, pa.float64())
-        bad = pc.invert(pc.fill_null(pc.is_finite(column), False))
+        bad = pc.invert(pc.fill_null(pc.less(pc.abs(column), EXACT[kind.bit_width]), False))
         column = without(column, bad)
         whole = _tried(column, pa.int64())
         return (pc.cast(column, pa.string()) if whole is None else whole), bad
     texts = composed(texts_in(column))
-    bad = pc.fill_null(pc.equal(texts, ""), True)
+    bad = pc.equal(texts, "")
+    for pattern in (NO_VALUES, ROUNDED):
+        bad = pc.or_(bad, pc.match_substring_regex(texts, pattern))
+    bad = pc.fill_null(bad, True)
     texts = without(texts, bad)
     for written in (texts, pc.replace_substring_regex(texts, ZERO_FRACTION, r"\1")):
         numbers = _tried(written, pa.int64())

@@ -29,9 +29,10 @@ from palate.data.tables import SKIP, SourceTables
 from palate.errors import ConfigError, DataError, DataWarning, did_you_mean
 
 COLUMNS = ("user_id", "item_id", "timestamp", "rating", "weight", "event", "position", "title")
+NO_ID = "stands for no id, or has lost digits. Expected an id: text, or a whole number in full"
 EXPECTED = {
-    "user_id": "is empty. Expected an id",
-    "item_id": "is empty. Expected an id",
+    "user_id": NO_ID,
+    "item_id": NO_ID,
     "rating": "is not a number. Expected a finite number such as 4.5",
     "weight": "is no weight. Expected a finite number of 0 or more such as 3",
     "position": "is not a number. Expected the row's place within its user",
@@ -153,8 +154,9 @@ def _read_log(file: FileContent, columns: dict[str, str | None]) -> _Log:
                     f"{file.name}: the first line has one column, {found[0]!r}. Expected several, "
                     "separated by commas in .csv and by tabs in .tsv."
                 )
-            near = get_close_matches(name, found, n=1, cutoff=0.5)
-            key = f"data.options.columns.{ours}={near[0] if near else '…'}"
+            lower = {one.lower(): one for one in found}
+            near = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+            key = f"data.options.columns.{ours}={lower[near[0]] if near else '…'}"
             raise DataError(
                 f"{file.name}: column '{name}' is missing; found {', '.join(found)}. Expected "
                 f"user_id and item_id at least; name yours with --set {shlex.quote(key)}."
@@ -289,7 +291,10 @@ def _first_fault(log: _Log, faults: list[_Fault]) -> str:
         return f"line {line}: {count} values. Expected {len(log.text.header)}, as in the first line"
     firsts = [(pc.index(fault.rows, True).as_py(), fault) for fault in faults]
     row, fault = min((found for found in firsts if found[0] >= 0), key=lambda found: found[0])
-    value = log.table[fault.column][row].as_py()
+    value = log.table[fault.column][row]
+    # Python has no times of nanoseconds, nor any before the year 1
+    value = pc.cast(value, pa.string()) if pa.types.is_timestamp(value.type) else value
+    value = value.as_py()
     value = value.strip() if isinstance(value, str) else value
     value = "" if value is None or value == "" else f" {repr(value)[:60]}"
     explained = fault.said

@@ -49,7 +49,7 @@ def marks_said(*files: FileContent) -> dict[str, dict[str, str]]:
 def read_parquet(file: FileContent, may_be_empty: bool = False) -> pa.Table:
     """A Parquet file as a table; DataError if it is damaged, or has no rows."""
     try:
-        table = pq.read_table(pa.BufferReader(file.content))
+        table = _with_far_times(pq.read_table(pa.BufferReader(file.content)), file)
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
@@ -59,6 +59,27 @@ def read_parquet(file: FileContent, may_be_empty: bool = False) -> pa.Table:
         raise DataError(f"{file.name}: two columns have one name. Expected each name once.")
     if table.num_rows == 0 and not may_be_empty:
         raise DataError(f"{file.name} is empty: it holds no rows. Expected at least one.")
+    return table
+
+
+def _with_far_times(table: pa.Table, file: FileContent) -> pa.Table:
+    """The table with times that 64 bits of nanoseconds cannot hold, such as 9999-12-31, in
+    microseconds: Arrow reads Parquet's INT96, as Spark writes it, modulo 584 years."""
+    schema = pq.ParquetFile(pa.BufferReader(file.content)).schema
+    physical = {
+        schema.column(place).path: schema.column(place).physical_type
+        for place in range(len(schema.names))
+    }
+    old = [name for name in table.column_names if physical.get(name) == "INT96"]
+    if not old:
+        return table
+    read = pq.read_table(
+        pa.BufferReader(file.content), columns=old, coerce_int96_timestamp_unit="us"
+    )
+    for name in old:
+        near = pc.cast(table[name], pa.timestamp("us"), safe=False)
+        if pc.all(pc.equal(near, read[name])).as_py() is False:
+            table = table.set_column(table.column_names.index(name), name, read[name])
     return table
 
 
@@ -111,7 +132,9 @@ def read_items(
     elif pc.any(bad).as_py():
         row = pc.index(bad, True).as_py()
         place = f"row {row + 1}" if text is None else f"line {text.line_of_row(row)}"
-        raise DataError(f"{file.name} {place}: item_id is empty. Mend or delete the line.")
+        found = table[name][row].as_py()
+        fault = "is empty" if found in (None, "") else f"{found!r} stands for no id, or lost digits"
+        raise DataError(f"{file.name} {place}: item_id {fault}. Mend or delete the line.")
     read = {"item_id": ids, "title": title}
     read |= {ours: table[name] for ours, name in names.items() if ours not in read}
     taken = {*read, *theirs.values(), ""}
