@@ -222,3 +222,15 @@ def test_given_positions_decide_among_equal_times(tmp_path):
     assert manifest["ties"]["rule"] == "source order"
     table = pq.read_table(tmp_path / "interactions.parquet")
     assert table["item_id"].to_pylist() == list(range(6)) * 20
+
+
+def test_at_random_all_rows_of_an_item_stay_together(tmp_path):
+    """With every repetition kept, what is held out of a person is not in the history too."""
+    rows = [(u, i, 100 * n + i, 5.0) for u in range(12) for n in range(3) for i in range(u, u + 6)]
+    how = Preparation(k_core=1, split="random", duplicates="all")
+    prepare(log(rows), tmp_path, how, seed=0)
+    parts: dict[tuple[int, int], set[str]] = {}
+    for row in pq.read_table(tmp_path / "interactions.parquet").to_pylist():
+        parts.setdefault((row["user_id"], row["item_id"]), set()).add(row["split"])
+    assert all(len(found) == 1 for found in parts.values())
+    assert {one for found in parts.values() for one in found} == {"train", "validation", "test"}

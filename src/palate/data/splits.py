@@ -94,22 +94,27 @@ def _by_user(frame: nw.LazyFrame, how: Preparation, seed: int, in_order: bool) -
 
 
 def _at_random(frame: nw.LazyFrame, how: Preparation, seed: int) -> nw.LazyFrame:
-    """Of each user's liked rows a share drawn by a hash of (seed, item, user) is held out.
+    """Of each user's liked items a share drawn by a hash of (seed, item, user) is held out.
 
-    At least one each for validation and test, of users who have two liked rows and, beside what is
-    held out, `min_history` rows; all of the others is trained on. What is held out is put last: the
-    rest of the user's rows is its history, whenever it happened.
+    At least one each for validation and test, of users who have two liked items and, beside what is
+    held out, `min_history` items; all of the others is trained on. What is held out is put last:
+    the rest of the user's rows is its history, whenever it happened. All rows of a user with one
+    item stay together, so that no item that is held out stands in the history.
     """
     early, late = how.fractions
-    liked = (nw.col("level") > 0).cast(nw.Int64)
+    one = "user_code", "item_code"
     by = ["unliked", "draw", "item_code", "source_order"]
+    unliked = int64(1) - (nw.col("level") > 0).cast(nw.Int64)
     drawn = frame.with_columns(
-        draw=portable_hash(seed, "item_code", "user_code"), unliked=int64(1) - liked
+        draw=portable_hash(seed, "item_code", "user_code"), unliked=unliked.min().over(*one)
     )
+    number = nw.col("source_order").cum_count().over(*one, order_by="source_order")
+    drawn = drawn.with_columns(is_first=(number == 1).cast(nw.Int64))
     drawn = drawn.with_columns(
-        rank=nw.col("source_order").cum_count().over("user_code", order_by=by) - 1,
+        rank=nw.col("is_first").cum_sum().over("user_code", order_by=by) - int64(1)
     )
-    counts = frame.group_by("user_code").agg(n_rows=nw.len(), n_liked=liked.sum())
+    n_liked = ((int64(1) - nw.col("unliked")) * nw.col("is_first")).sum()
+    counts = drawn.group_by("user_code").agg(n_rows=nw.col("is_first").sum(), n_liked=n_liked)
     share = {"n_test": 1 - late, "n_validation": late - early}
     million = 1_000_000
     sizes = {
@@ -131,7 +136,7 @@ def _at_random(frame: nw.LazyFrame, how: Preparation, seed: int) -> nw.LazyFrame
     split = nw.when(nw.col("rank") < nw.col("n_test")).then(nw.lit("test"))
     split = split.otherwise(rest.otherwise(nw.lit("train")))
     found = drawn.join(of_user, on="user_code").with_columns(split=split)
-    return _held_out_last(found.drop("draw", "unliked", "rank", "n_test", "n_held"))
+    return _held_out_last(found.drop("draw", "unliked", "is_first", "rank", "n_test", "n_held"))
 
 
 def _held_out_last(frame: nw.LazyFrame) -> nw.LazyFrame:
