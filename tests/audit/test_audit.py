@@ -213,7 +213,7 @@ def test_words(tmp_path):
     [
         ("none.json", None, "does not exist. Expected a run folder"),
         ("a.txt", "x", "holds nothing that can be audited"),
-        ("a.csv", "a,b\n1,2\n", "column 'historyList' is missing"),
+        ("a.csv", "a,b\n1,2\n", "A log is read with --source files"),
         ("a.csv", "historyList,itemList,trueSelection\na,b\n", "1 lines have more or fewer"),
         ("a.json", '{"historyList": "a"}', "'trueSelection' is missing"),
         ("a.parquet", "x", "cannot be read as parquet"),

@@ -116,8 +116,7 @@ def _as_json(file: Path, folder: Path) -> Path:
 def _table(file: Path) -> pa.Table:
     if file.suffix.lower() == ".parquet":
         try:
-            found = pq.read_schema(file).names
-            require_columns(list(KEYS), found, file.name)
+            _require_keys(pq.read_schema(file).names, file.name)
             return pq.read_table(file, columns=list(KEYS))
         except (pa.ArrowException, OSError) as error:
             raise DataError(
@@ -125,10 +124,20 @@ def _table(file: Path) -> pa.Table:
             ) from error
     text = read_file(file, "candidate rows")
     delimiter = "\t" if ".tsv" in file.name.lower() else ","
-    table, ragged = Delimited(text.content, file.name, delimiter).as_text(list(KEYS))
+    rows = Delimited(text.content, file.name, delimiter)
+    _require_keys(rows.header, file.name)
+    table, ragged = rows.as_text(list(KEYS))
     if ragged:
         raise DataError(
             f"{file.name}: {ragged} lines have more or fewer values than the first line has names. "
             "Mend or delete them."
         )
     return table
+
+
+def _require_keys(found: list[str], name: str) -> None:
+    """DataError, with what to type for a log, unless these are the columns of candidate rows."""
+    try:
+        require_columns(list(KEYS), found, name)
+    except DataError as error:
+        raise DataError(f"{error} A log is read with --source files.") from error
