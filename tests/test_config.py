@@ -10,6 +10,7 @@ from palate.pipeline import run
 @pytest.mark.parametrize(
     ("content", "sentences"),
     [
+        ({"data": {"levels": 7}}, ["data.levels: expected a list, such as [7]; found 7."]),
         ({"aling": {}}, ["aling: there is no such key. Did you mean 'align'?"]),
         (
             {"align": {"learning_rat": 1}},

@@ -288,6 +288,13 @@ def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path):
         policy_of(tmp_path / "no-run")
 
 
+def test_a_run_that_is_only_prepared_says_what_comes_first(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "interactions.parquet").touch()
+    with pytest.raises(ConfigError, match=r"no trained policy yet. First: palate sft "):
+        stage_of(tmp_path)
+
+
 def test_a_stage_is_chosen_and_its_run_knows_what_is_popular(folder):
     assert stage_of(folder) == "aligned"
     assert stage_of(folder, "sft_continued") == "sft_continued"

@@ -100,6 +100,8 @@ def _problem(entry: Any) -> str:
         return f"{where}: {entry['msg'].removeprefix('Value error, ')}."
     if entry["type"] == "model_type":
         return f"{where}: expected keys and values, {{}} for the defaults; found {found!r}."
+    if entry["type"] == "list_type":
+        return f"{where}: expected a list, such as [{found}]; found {found!r}."
     message = entry["msg"][0].lower() + entry["msg"][1:]
     quoted = f" Put it in quotation marks to have the text: '{found}'."
     is_text = entry["type"] == "string_type" and isinstance(found, int | float)

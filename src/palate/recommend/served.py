@@ -30,7 +30,8 @@ def stage_of(folder: Path, stage: str | None = None) -> str | None:
         stage: aligned, sft or sft_continued; None for aligned, or sft where that is all there is.
 
     Raises:
-        ConfigError: there is no such stage, or the folder is a policy's own and has none.
+        ConfigError: there is no such stage, the folder is a policy's own and has none, or a run's
+            in which nothing was trained.
     """
     found = [name for name in SERVED if (folder / name / SETTINGS).is_file()]
     if stage is not None and stage not in found:
@@ -38,6 +39,8 @@ def stage_of(folder: Path, stage: str | None = None) -> str | None:
             f"--stage {stage}: {folder} holds "
             + (f"{' and '.join(found)} only." if found else "no stages of a run; leave it out.")
         )
+    if not found and (folder / "data" / "interactions.parquet").is_file():
+        raise ConfigError(f"{folder} has no trained policy yet. First: palate sft {folder}.")
     return stage or next(iter(found), None)
 
 

@@ -42,8 +42,11 @@ def pretrained(name: str, tokenizer: str | None = None, quantize: bool = False) 
             return _four_bit(name), tokens
         return whole_model(name, dtype=torch.float32), tokens
     except DAMAGE as error:
+        is_path = name.count("/") > 1 or Path(name).is_absolute()  # a hub name is owner/name
+        missing = is_path and not Path(name).exists()
+        why = "there is no such folder" if missing else first_line(error)
         raise CheckpointError(
-            f"no causal language model could be loaded from '{name}' ({first_line(error)}). "
+            f"no causal language model could be loaded from '{name}' ({why}). "
             f"Expected {', '.join(SIZES)}, a folder with config.json and safetensors, or a hub "
             "name."
         ) from error
