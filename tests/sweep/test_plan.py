@@ -93,13 +93,15 @@ def test_a_plan_says_what_is_done_and_estimates_by_what_was_timed(config, tmp_pa
     plan = plan_sweep(config, {"align.beta": [0.5, 1]}, 2, tmp_path / "out")
     before = described(plan, jobs=2)
     assert "2 settings × 2 seeds (0, 1) = 4 runs; shared: 2 preparations, 2 SFTs" in before[0]
-    assert before[-1].startswith("left: 2 preparations, 2 SFTs, 4 runs; how long cannot be known")
+    assert before[-1].startswith(
+        "left: 2 preparations, 2 SFTs, 4 runs; how long that takes can be said once"
+    )
     finished(plan, *plan.jobs[:3])
     lines = described(plan, jobs=2)
     assert [line.split()[0] for line in lines[1:4]] == ["done"] * 3
     # one preparation, one SFT and three stages of three runs, 10 s each, by two processes
     assert lines[-1].endswith("3 runs; about 55 s with --jobs 2, as long as those that are done")
-    assert "cannot be known" in described(plan, jobs=1)[-1]  # nothing was timed with two threads
+    assert "can be said once" in described(plan, jobs=1)[-1]  # nothing was timed with two threads
     finished(plan, *plan.jobs[3:])
     assert described(plan)[-1] == "all is done"
 

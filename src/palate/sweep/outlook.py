@@ -57,8 +57,8 @@ def _time(plan: Plan, left: Sequence[Job], jobs: int, threads: int) -> str:
     total, unknown = expected_seconds(ahead, done.values(), threads)
     if unknown:
         return (
-            f"how long cannot be known before {', '.join(sorted(unknown))} of this sweep has been "
-            f"done and timed once with --jobs {jobs}"
+            f"how long that takes can be said once each of {', '.join(sorted(unknown))} was "
+            f"timed in this sweep with --jobs {jobs}"
         )
     at_once = min(jobs, len(left))
     return f"about {spoken(total / at_once)} with --jobs {jobs}, as long as those that are done"
