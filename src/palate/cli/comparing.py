@@ -39,7 +39,7 @@ def compare(
     runs
         Evaluated run folders.
     metric
-        hr, recall, ndcg, mrr or map @K. Default: ndcg@10. May be given several times.
+        hr, recall, ndcg, ndcg_graded, mrr or map @K. Default: ndcg@10. May be given several times.
     protocol
         catalogue or candidates. Default: the first that all runs have. May be given several times.
     stage
