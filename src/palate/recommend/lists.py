@@ -57,7 +57,7 @@ def recommend(
     Returns:
         user_id, rank (1 is best), item_id, title, score (log π; of popularity the logarithm of an
         item's share in training, each counted once more), by ("policy" or "popularity"); users in
-        the order of the log.
+        the order of their first rows in time.
 
     Raises:
         DataError: the log is unreadable, or names no item that the policy knows; or allow and

@@ -58,7 +58,7 @@ def people_of(
     on_bad_rows: Literal["error", "drop"] = "error",
     shown: Collection[str] = (SKIP,),
 ) -> list[Person]:
-    """Everyone in a log, in its order, with the items that a catalogue knows.
+    """Everyone in a log, by their first row in time, with the items that a catalogue knows.
 
     Args:
         log: interactions as the source `files` reads them.
