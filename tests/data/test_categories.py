@@ -56,3 +56,11 @@ def test_what_lacks_is_said_with_the_columns_there_are():
     assert "maker, price" in said
     assert all(name in said for name in ("genres", "genre", "categories", "category", "brand"))
     assert "titles only" in lacks_categories(items.select(["item_id", "title"]))
+
+
+@pytest.mark.parametrize(
+    "written", ['["A", null, "B, C"]', '{A,"B, C"}', "['A', None, 'B, C']", "('A', 'B, C')"]
+)
+def test_lists_as_databases_write_them(written):
+    items = pa.table({"item_id": [1, 2, 3], "categories": [written, "[]", "{}"]})
+    assert item_categories(items) == ("categories", [["A", "B, C"], [], []])

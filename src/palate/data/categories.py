@@ -1,6 +1,8 @@
 """Categories of items, from whatever column of the catalogue has them."""
 
 import ast
+import csv
+import json
 from collections import defaultdict
 from typing import Any
 
@@ -63,15 +65,24 @@ def _listed(value: Any) -> list[str]:
     if isinstance(value, str):
         text = value.strip()
         if text[:1] + text[-1:] in ("[]", "()", "{}"):
-            try:
-                value = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                return [text]
+            value = _written_list(text)
         else:
             return [text]
     if isinstance(value, list | tuple | set):
         return [str(part) for part in value if part is not None]
-    return [] if value is None or value != value else [str(value)]  # NaN is unlike itself
+    is_nothing = value is None or value != value or value == {}  # NaN is unlike itself
+    return [] if is_nothing else [str(value)]
+
+
+def _written_list(text: str) -> Any:
+    """A list written as JSON, Python or PostgreSQL ({A,"B, C"}) writes it; else the text in one."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    is_array = text[0] == "{"
+    return next(csv.reader([text[1:-1]]), []) if is_array else [text]
 
 
 def _commas_separate(texts: list[str]) -> bool:
