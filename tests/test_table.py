@@ -25,6 +25,20 @@ def metrics(
     }
 
 
+@pytest.mark.parametrize(
+    ("p", "low", "high", "starred"),
+    [(0.04, -0.1, -0.01, True), (0.04, -0.1, 0.006, False), (0.06, -0.1, -0.01, False)],
+)
+def test_a_star_needs_both_the_test_and_the_interval(p, low, high, starred):
+    """As the report does, so that table and page never disagree."""
+    found = metrics()
+    for of_pair in found["differences"].values():
+        for of_protocol in of_pair.values():
+            for name in of_protocol:
+                of_protocol[name] = {"value": -0.05, "low": low, "high": high, "p": p, "n_users": 9}
+    assert ("-0.0500\\*" in markdown_table(found, 20)) == starred
+
+
 def test_it_fits_eighty_columns_and_says_how_many_contexts():
     text = io.StringIO()
     Console(file=text, width=80).print(rich_table(metrics(), 20))

@@ -141,7 +141,8 @@ def differences_by_slice(
         runs = [pair.run for pair, _ in rows_of]
         users = named_users(runs, [pair.b[0].user_id[rows] for pair, rows in rows_of])
         if (n_users := len(np.unique(users))) < LEAST_USERS:
-            left_out.append(f"{part[0]} {part[1]} is left out: it has {n_users} users.")
+            count = "1 user" if n_users == 1 else f"{n_users} users"
+            left_out.append(f"{part[0]} {part[1]} is left out: it has {count}.")
             continue
         found += differences(names, pairing, protocol, metrics, test, part, rows_of)
     return found, left_out

@@ -102,8 +102,14 @@ def _main(comparison: Comparison, protocol: str, metric: str) -> Section:
         )
         lines.append((mean.side, f"{mean.value:.4f}", *tested))
     users = f"{means[0].n_users:,} users, {means[0].n_contexts:,} lists"
-    header = ("", metric.upper(), "change", "95 % interval", "p", "Holm")
+    header = ("", _heading(metric), "change", "95 % interval", "p", "Holm")
     return Section(f"{protocol}: {users}", header, lines)
+
+
+def _heading(metric: str) -> str:
+    """NDCG@10, GRADED NDCG@10."""
+    kind, at, k = metric.partition("@")
+    return " ".join(reversed(kind.split("_"))).upper() + at + k
 
 
 def _seeds(comparison: Comparison, protocol: str, metric: str) -> Section:
@@ -122,12 +128,12 @@ def _seeds(comparison: Comparison, protocol: str, metric: str) -> Section:
         and row.any_seed_high is not None
     ]
     header = ("", "seeds", "sd", "least to greatest", "95 %, other seeds too")
-    return Section(f"{protocol}, {metric.upper()}: the change by seed", header, lines)
+    return Section(f"{protocol}, {_heading(metric)}: the change by seed", header, lines)
 
 
 def _slices(rows: list[Row]) -> Section:
     first = rows[0]
-    title = f"{first.protocol}, {first.metric.upper()}: {first.a} − {first.b}"
+    title = f"{first.protocol}, {_heading(first.metric)}: {first.a} − {first.b}"
     lines = [
         (
             f"{row.slice} {row.part}",

@@ -8,6 +8,7 @@ from rich.table import Table
 from palate.evaluation.metrics import chief_cutoff
 from palate.evaluation.stages import ORDER, PAIRS, TRUTH
 from palate.report.names import list_length, shown_once
+from palate.report.standing import sign_of
 
 
 def table_rows(metrics: dict[str, Any], candidates: int) -> tuple[list[str], list[list[str]]]:
@@ -87,7 +88,7 @@ def caption(metrics: dict[str, Any]) -> str:
     used, of = metrics["test_contexts"]["used"], metrics["test_contexts"]["of"]
     return (
         f"{used:,} of {of:,} test contexts; intervals by user; "
-        "* p < 0.05 (sign-flip permutation by user)"
+        "* p < 0.05 (sign-flip permutation by user) and 0 outside of the interval"
     )
 
 
@@ -98,6 +99,6 @@ def _row(
     first, *rest = [f"{cell['value']:{sign}.4f}" if cell else "" for cell in cells]
     if (chief := cells[0]) is None:
         return [name, first, "", *rest]
-    star = "*" if chief.get("p", 1.0) < 0.05 else ""
+    star = "*" if "p" in chief and sign_of(chief) != "undecided" else ""
     interval = f"[{chief['low']:{sign}.4f}, {chief['high']:{sign}.4f}]"
     return [name, first + star, interval, *rest]
