@@ -1,6 +1,7 @@
 """Rows that cannot be read: the first is an error that says how to go on; dropped, they count."""
 
 import json
+import shlex
 from functools import partial
 
 import pytest
@@ -103,3 +104,18 @@ def test_a_title_that_a_catalogue_lacks_is_a_bad_row(tmp_path):
     with pytest.warns(DataWarning, match="dropped 1 of 5 rows"):
         found = run({**given, "on_bad_rows": "drop"})
     assert found.interactions.num_rows == 4
+
+
+def test_the_flag_that_names_an_unknown_title_stands_last(tmp_path):
+    (tmp_path / "items.csv").write_text("title\nh0\nh1\na0\na1\nb0\nb1\nThe Weird Al\n")
+    bad = {"historyList": ["h0"], "itemList": ["a0", 'The "Weird" Al'], "trueSelection": "a0"}
+    path = lines(tmp_path / "test.jsonl", [bad, bad])
+    with pytest.raises(
+        DataError, match=r"on_bad_rows=drop \(2 rows would be dropped\)\. "
+    ) as error:
+        load("candidate_file", {"path": str(path), "items": "items.csv"})
+    key, _, value = shlex.split(str(error.value).rpartition("--set ")[2].removesuffix("."))[
+        0
+    ].partition("=")
+    assert key == "data.aliases"
+    assert json.loads(value) == {'The "Weird" Al': "The Weird Al"}

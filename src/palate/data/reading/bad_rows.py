@@ -11,6 +11,14 @@ OnBadRows = Literal["error", "drop"]
 """What a source does about rows that cannot be read."""
 
 
+class RowError(DataError):
+    """A wrong row, and what to do about it, which stands last so that its flag can be copied."""
+
+    def __init__(self, fault: str, advice: str) -> None:
+        super().__init__(f"{fault} {advice}")
+        self.fault, self.advice = fault, advice
+
+
 def read_each(
     rows: Iterable[tuple[str, Any]],
     read: Callable[[Any, str], Read],
@@ -40,9 +48,11 @@ def read_each(
     n_rows = len(found) + len(faults)
     if on_bad_rows == "error":
         count = f"{len(faults):,} {'row' if len(faults) == 1 else 'rows'}"
-        raise DataError(
-            f"{faults[0]} Or pass --set data.options.on_bad_rows=drop ({count} would be dropped)."
-        ) from faults[0]
+        drop = f"pass --set data.options.on_bad_rows=drop ({count} would be dropped)."
+        first = faults[0]
+        if isinstance(first, RowError):
+            raise DataError(f"{first.fault} Or {drop} {first.advice}") from first
+        raise DataError(f"{first} Or {drop}") from first
     if not found:
         raise DataError(f"{name}: none of {n_rows:,} rows can be read; {faults[0]}") from faults[0]
     warnings.warn(

@@ -10,6 +10,7 @@ from unicodedata import normalize
 
 import pyarrow as pa
 
+from palate.data.reading.bad_rows import RowError
 from palate.errors import DataError, DataWarning, did_you_mean
 
 ItemId = int | str
@@ -41,9 +42,10 @@ class Titles:
             return self.ids.setdefault(known, len(self.ids))
         near = get_close_matches(known, self.ids, n=1, cutoff=0.5)
         hint = self.hint(title, near[0] if near else "title in the catalogue")
-        raise DataError(
+        raise RowError(
             f"{place}: the catalogue has no item with the title '{known}'."
-            f"{did_you_mean(known, near)} {hint}"
+            f"{did_you_mean(known, near)}",
+            hint,
         )
 
     @contextmanager
