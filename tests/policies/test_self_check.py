@@ -401,14 +401,47 @@ def test_a_model_in_64_bits_is_right(policy_of, small_data):
 def test_a_warning_of_rows_beside_others_says_how_far_scores_lie_apart(policy_of):
     """Where an earlier look has found it out, nothing is left that could be measured again."""
 
-    class ByLength(LlamaForCausalLM):
-        """Its logits are those of a length."""
-
-        def forward(self, input_ids, **others):
-            found = super().forward(input_ids, **others)
-            found.logits = found.logits * (1 + input_ids.shape[1] / 100)
-            return found
-
-    model = ByLength(sharp(CONFIGS["llama"]).config)
+    model = counting(lambda column, n: 1 + (column == 3) * n / 10)
     with pytest.warns(DataWarning, match=r"others are beside it: it gives scores [\d.]+ nats"):
         policy_of(model)
+
+
+def counting(scale):
+    """A model whose logits are scaled by their columns among so many."""
+
+    class Counting(LlamaForCausalLM):
+        """It counts what its head is given, wherever that stood in a row."""
+
+        def forward(self, *args, **others):
+            found = super().forward(*args, **others)
+            n = found.logits.shape[1]
+            found.logits = found.logits * scale(torch.arange(n), n)[:, None]
+            return found
+
+    model = Counting(CONFIGS["llama"])
+    model.load_state_dict(sharp(CONFIGS["llama"]).state_dict())
+    return model.eval()
+
+
+@pytest.mark.parametrize("turn", [10, 40, 70, 100, 400])
+@pytest.mark.filterwarnings("ignore::palate.errors.DataWarning")
+def test_a_head_that_counts_columns_is_given_rows_of_their_own(turn, policy_of, small_data):
+    policy = policy_of(counting(lambda column, n: 1 - 0.5 * (column >= turn)), small_data.items)
+    contexts = [
+        Context(np.array(history), np.empty(0, np.int64), np.empty(0, np.int64), 0)
+        for history in ([1], [4, 2, 9, 1, 7])
+    ]
+    titles, end = policy.prompter.title_tokens, policy.prompter.end
+    prompts = [policy.prompt_tokens(context) for context in contexts]
+    truth = [[by_definition(policy.model, p, t, end) for t in titles] for p in prompts]
+    found = policy.catalogue_log_probs(contexts)
+    np.testing.assert_allclose(found, truth, atol=1e-4, rtol=1e-5)
+    many = [GENERATOR.integers(3, 290, 6) for _ in range(70)]
+    assert_own(policy, (SHORT, LONG), many)
+    assert_own(policy, (SHORT,), many)
+
+
+def test_models_whose_scores_hang_on_the_length_of_a_row_are_refused(policy_of):
+    for scale in (lambda column, n: 0.5 + column / n, lambda column, n: 1 + n / 100 + 0 * column):
+        with pytest.raises(ConfigError, match="scores the same tokens otherwise in longer rows"):
+            policy_of(counting(scale))

@@ -89,6 +89,7 @@ class Readings:
         self._usable = usable_tokens(model, tokenizer)
         self._longest = longest
         self.name = type(causal_lm(model)).__name__
+        self._places = 0
         self._seen = {"plain": (0, 0), "tree": (0, 0), "cache": (0, 0)}
         self._caches = True
         self._writing: tuple[Writing, int] | None = None
@@ -119,6 +120,10 @@ class Readings:
         if "subtree_end" not in batch and ways.together and len(batch["input_ids"]) > 1:
             self._look_on(model, "plain", depth)
             ways = self.ways
+        if not self._head_is_alike(model, len(batch["read_row"])):
+            ways = replace(ways, gathered=False)
+            if "subtree_end" in batch and self.engine == "plain":
+                batch = layouts.unrolled(batch, self._fixed[1])
         if ways.in_parts is None and len(batch["read_row"]) > places_at_once(model):
             self._look_at_parts(model)
             ways = replace(ways, in_parts=self.ways.in_parts)
@@ -134,8 +139,11 @@ class Readings:
         """
         if self.engine == "plain" or self._turns(depth):
             return False
+        if self._caches and not self._head_is_alike(model, depth + beside):
+            return False
         if self._caches and self._seen["cache"] == (0, 0):
-            check = self._check(model, sample(self._usable, self._first_depth, TITLE))
+            read = sample(self._usable, self._first_depth, TITLE, both_ends=True)
+            check = self._check(model, read)
             reasons = (check.reason_against(way) for way in self._cached_ways(model, check))
             with inference(model):
                 self._judge_cache(next(filter(None, reasons), None), self._first_depth)
@@ -183,6 +191,13 @@ class Readings:
             reason, looks_ahead = check.moves_with_what_follows()
             if looks_ahead:
                 self._refuse(reason, "looks at tokens that come later")
+            lengths = sample(
+                self._usable, self._first_depth, few=True, short=self._first_depth // 2
+            )
+            # choices by topk move some tokens with the length, a count of columns moves nearly all
+            by_length, moves = self._check(model, lengths).moves_with_what_follows(share=0.9)
+            if moves:
+                self._refuse(by_length, "scores the same tokens otherwise in longer rows")
             self._constants = set.intersection(*check.choices.values())
             self._find_plain(model, check, reason)
             self._judge_choices(check)
@@ -218,7 +233,7 @@ class Readings:
                 DataWarning,
                 stacklevel=5,
             )
-        self.ways = way
+        self.ways, check.gathered = way, way.gathered
 
     def _look_on(self, model: Any, what: str, depth: int, beside: int = 0) -> None:
         """Look at longer or wider rows, if these are: at a title `depth` tokens deep, with `beside`
@@ -229,7 +244,11 @@ class Readings:
         depth = max(depth, min(_next(depth, seen_depth), self._longest))
         beside = _next(max(beside, LEAST_BESIDE), seen_beside) if what != "plain" else 0
         trunks = 2 if what == "plain" else 1
-        read = sample(self._usable, depth, beside, trunks, few=True)
+        ends = what == "cache"
+        read = sample(self._usable, depth, beside, trunks, few=True, both_ends=ends)
+        self._head_is_alike(model, trunks * depth)
+        if what != "plain" and self.engine == "plain":
+            return
         check = self._check(model, read)
         if self._judge_choices(check):
             return
@@ -249,6 +268,29 @@ class Readings:
                 first, *_ = self._cached_ways(model, check, depth + beside)
                 self._judge_cache(check.reason_against(first), depth)
         self._seen[what] = (max(depth, seen_depth), max(beside, seen_beside))
+
+    def _head_is_alike(self, model: Any, places: int) -> bool:
+        """Whether the head gives the same behind so many places as before them, or is not handed
+        places; looks where it was not handed so many."""
+        most = places_at_once(model)
+        if min(places, most) <= self._places or not self.ways.gathered:
+            return True
+        places = min(max(places, 2 * self._places, LEAST_BESIDE), most)
+        check = self._check(model, sample(self._usable, self._first_depth, trunks=1, few=True))
+        batch = on_device(check.plain, check.device)
+        for name in ("read_row", "read_column"):
+            batch[name] = torch.cat([batch[name][:1].expand(places), batch[name]])
+        batch["scored_place"] = batch["scored_place"] + places
+        with inference(model):
+            ways = replace(self.ways, in_parts=None)
+            reason = check.reason_against(lambda: token_log_probs(model, batch, ways), False)
+            self._places = places
+            if reason is None:
+                return True
+            self.ways = replace(self.ways, gathered=False)
+            if self.engine == "tree":  # it counts columns, and those of a tree are not a row's
+                self._judge_tree(reason, 0)
+        return False
 
     def _look_at_parts(self, model: Any) -> None:
         """Find out whether logits may be made part by part."""
@@ -318,7 +360,9 @@ class Readings:
 
     def _check(self, model: Any, read: Any) -> Check:
         with inference(model):
-            return Check(model, read, *self._fixed, next(model.parameters()).device)
+            check = Check(model, read, *self._fixed, next(model.parameters()).device)
+        check.gathered = self.ways.gathered
+        return check
 
     def _plain(
         self, model: Any, check: Check, ways: Ways, at_once: int | None = None

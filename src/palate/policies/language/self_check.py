@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from palate.policies.language import layouts
 from palate.policies.language.adapters import causal_lm
 from palate.policies.language.prompts import Tokens
-from palate.policies.language.reading import token_log_probs
+from palate.policies.language.reading import Ways, token_log_probs
 from palate.policies.policy import Batch, on_device
 
 LEAST = 1e-4
@@ -48,7 +48,10 @@ logits alone is asked for these; of others, as of all shorter ones, for nothing 
 TITLE = 6
 """Tokens of a title that is read."""
 SHORT = 5
-"""Tokens of the shorter of two trunks."""
+"""Tokens of the shorter of two trunks, by default."""
+UNREAD = 4
+"""Tokens at the beginning of a row that are not scored, so that no token stands among those that
+are read where it stands in its row: a head that counts is seen."""
 COARSE = torch.bfloat16
 """Precision of the products of weights that are held in 4 or 8 bits."""
 
@@ -76,8 +79,13 @@ class Sample:
 
     def tree(self, end_token: int, pad_token: int) -> Batch:
         """A tree a trunk; its scored tokens are those of `plain`, in the same order."""
-        together = self._asked([*self.titles, *self.beside])
-        batch = layouts.lay_trees(*together, end_token, pad_token)
+        prompts, answers = self._asked([*self.titles, *self.beside])
+        prompt, parted = len(prompts[0]), len(self.titles)
+        behind = self.trunks[0][prompt:]
+        if self.beside and len(behind) and self.beside[0][0] < behind[0]:
+            # every other one before the trunk goes on, whose columns are no positions then
+            answers[0][parted::2] = self.beside[::2]
+        batch = layouts.lay_trees(prompts, answers, end_token, pad_token)
         slots = len(self.titles) + len(self.beside)
         kept = (batch["scored_slot"] % slots < len(self.titles)).nonzero()[:, 0]
         places, scored_place = torch.unique(batch["scored_place"][kept], return_inverse=True)
@@ -106,6 +114,8 @@ def sample(
     trunks: int = 2,
     few: bool = False,
     most_scored: int = ORDINARY,
+    both_ends: bool = False,
+    short: int = SHORT,
 ) -> Sample:
     """A trunk and titles that are `depth` tokens together, and other titles.
 
@@ -116,18 +126,23 @@ def sample(
         trunks: one, or with a short one, its beginning, two.
         few: score the title at the end of the tree, and not one that it parts from too.
         most_scored: tokens of a row that are scored, at most.
+        both_ends: score the title at the beginning of the tree too.
+        short: tokens of the shorter of two trunks.
     """
     draw = np.random.default_rng(0)
     trunk = draw.choice(usable, max(depth - TITLE, 1))
     low, high = np.sort(draw.choice(usable, 2, replace=len(usable) < 2))
+    unscored = max(UNREAD, depth - most_scored)
+    trunk[unscored : unscored + 1] = high  # titles that begin lower may stand before it
     last = np.append(high, draw.choice(usable, TITLE - 1))
     branch = np.concatenate([last[: TITLE // 2], draw.choice(usable, TITLE // 2)])
     # before the scored ones, so that these stand at the end of the tree
     count = -(-beside // TITLE)
     others = [np.append(low, draw.choice(usable, TITLE - 1)) for _ in range(count)]
-    unscored = max(1, depth - most_scored)
     titles = [last] if few else [last, branch]
-    return Sample([trunk, trunk[:SHORT]][:trunks], titles, others, unscored)
+    if both_ends:
+        titles.append(np.append(low, np.full(TITLE - 1, usable.min())))
+    return Sample([trunk, trunk[:short]][:trunks], titles, others, unscored)
 
 
 @torch.no_grad()
@@ -200,12 +215,13 @@ class Check:
         plain: the sample in plain rows.
         expected: (n,) the model's own log-probabilities of its scored tokens.
         choices: by the length of a row, from how many things the model chose a part by `topk`.
+        gathered: whether its head may be given the places alone that are read (see `Ways`).
     """
 
     def __init__(
         self, model: Any, read: Sample, end_token: int, pad_token: int, device: torch.device
     ) -> None:
-        self._model, self.device = model, device
+        self._model, self.device, self.gathered = model, device, True
         self.sample = read
         self.plain = read.plain(end_token, pad_token)
         self.expected, self.choices = self._truth()
@@ -273,9 +289,9 @@ class Check:
         of_title = torch.where(self._is_title, tokens, 0.0)
         return sums.index_add(0, self.plain["scored_slot"], of_title).view(shape)
 
-    def moves_with_what_follows(self) -> tuple[str | None, bool]:
+    def moves_with_what_follows(self, share: float = 0.5) -> tuple[str | None, bool]:
         """How far a token's score moves with what comes after it, None where it does not; and
-        whether most tokens' scores do, as where a model looks ahead.
+        whether more than a share of tokens' scores do, as where a model looks ahead.
 
         Titles of one trunk share their beginnings, whose scores must be alike.
         """
@@ -289,10 +305,13 @@ class Check:
             if (same := first.setdefault(path, index)) != index:
                 pairs.append((index, same))
         now, before = self.expected.clone(), self.expected.clone()
+        if not pairs:
+            return None, False
         places, same = (list(part) for part in zip(*pairs, strict=True))
         now[same] = before[places]
         reason = self.reason_between(now, before)
-        return reason, bool(apart(now, before)[same].median() > self._movement.abs().median())
+        moved = apart(now, before)[same].quantile(1 - share)
+        return reason, bool(moved > self._movement.abs().median())
 
     def _truth(self) -> tuple[Tensor, dict[int, set[int]]]:
         try:
@@ -334,7 +353,8 @@ class Check:
             "attention_mask": nn.functional.pad(real.repeat(2, 1), (0, TITLE)),
         }
         with torch.no_grad():
-            moved = token_log_probs(self._model, on_device({**self.plain, **wider}, self.device))
+            batch = on_device({**self.plain, **wider}, self.device)
+            moved = token_log_probs(self._model, batch, Ways(gathered=self.gathered))
         return torch.where(moved.cpu() == self.expected, 0.0, moved.cpu() - self.expected)
 
 
