@@ -257,3 +257,22 @@ def test_floats_of_32_bits_hold_no_seconds():
         as_moments(column, "when")
     small = pa.chunked_array([pa.array([1.0, 2.0], pa.float32())])
     assert as_moments(small, "when").seconds.to_pylist() == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["%.6g", "%e", "%.5E", "%.4g"])
+@pytest.mark.parametrize("per_second", [1, 1000, 10**9])
+def test_times_of_which_the_first_digits_were_kept_are_no_times(form, per_second):
+    whole = [(1711908000 + 1111 * n) * per_second for n in range(6)]
+    with pytest.raises(DataError, match="'when' has lost digits: 6 of 6 numbers .* such as 1.71"):
+        read([form % number for number in whole] + ["NULL"])
+
+
+@pytest.mark.parametrize("step", [3600, 86_400])
+@pytest.mark.parametrize("per_second", [1, 1000, 10**9])
+def test_whole_hours_and_days_in_exponents_are_times(step, per_second):
+    seconds = [1711908000 // step * step + step * n for n in range(40)]
+    written = [f"{s * per_second:.17e}".replace("e", "00e") for s in seconds]
+    shortest = [f"{Decimal(s * per_second).normalize():e}" for s in seconds]
+    for form in (written, shortest):
+        assert [second for second, _ in read(form)[0]] == seconds
+    assert read(["1e5", "3e5", "1234567"])[0][:2] == [(100_000, 0), (300_000, 0)]

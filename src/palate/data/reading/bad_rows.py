@@ -12,7 +12,7 @@ OnBadRows = Literal["error", "drop"]
 
 
 class RowError(DataError):
-    """A wrong row, and what to do about it, which stands last so that its flag can be copied."""
+    """A wrong row, and what to do about it; a flag in that stands last in errors."""
 
     def __init__(self, fault: str, advice: str) -> None:
         super().__init__(f"{fault} {advice}")
@@ -50,7 +50,7 @@ def read_each(
         count = f"{len(faults):,} {'row' if len(faults) == 1 else 'rows'}"
         drop = f"pass --set data.options.on_bad_rows=drop ({count} would be dropped)."
         first = faults[0]
-        if isinstance(first, RowError):
+        if isinstance(first, RowError) and "--set" in first.advice:
             raise DataError(f"{first.fault} Or {drop} {first.advice}") from first
         raise DataError(f"{first} Or {drop}") from first
     if not found:

@@ -15,7 +15,14 @@ import pyarrow.compute as pc
 
 from palate.data.reading.calendar import Integers, Mask, dates_in_numbers, look_like_torn_dates
 from palate.data.reading.iso_dates import from_iso
-from palate.data.reading.values import exact_numbers, is_number, plain, texts_in, without
+from palate.data.reading.values import (
+    NUMBER,
+    exact_numbers,
+    is_number,
+    plain,
+    texts_in,
+    without,
+)
 from palate.errors import DataError
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
@@ -38,6 +45,8 @@ SPECIAL = (
     (4_102_358_400, 2**62),  # from 2099-12-31: 2262-04-11, 2999-12-31, 9999-12-31
 )
 """Where the moments lie, in Unix seconds, that are written for "unknown"."""
+SHORTENED = r"^[+-]?\d(\.\d{0,6})?[eE]\+?0*([7-9]|[1-9]\d)$"
+"""1.71191E+12: at most seven digits of a number of eight or more."""
 EXPECTED = "Expected Unix seconds or an ISO date such as 2024-03-31T18:00:00Z"
 NO_TIME = f"is no time. {EXPECTED}"
 LONE_NUMBER = (
@@ -106,6 +115,7 @@ def as_moments(column: pa.ChunkedArray, name: str) -> Moments:
     else:
         texts = texts_in(column)
         numbers = exact_numbers(texts)
+        _check_digits(texts, name)
         rows = _from_numbers(*numbers, name)
         is_text = ~numbers[2]
         if is_text.any():
@@ -141,6 +151,27 @@ def _check_precision(column: pa.ChunkedArray, name: str) -> None:
                 f"{name} is of type {kind}, in which seconds are rounded, so that the order of "
                 "rows is lost. Write the times as whole numbers or as timestamps."
             )
+
+
+def _check_digits(texts: pa.ChunkedArray, name: str) -> None:
+    """DataError where most times are long numbers of which a program kept the first digits.
+
+    Days and hours in Unix seconds have eight digits before their zeros, so times written whole,
+    as 1.7119008e+18, are not taken for such.
+    """
+    short = pc.fill_null(pc.match_substring_regex(texts, SHORTENED), False)
+    n_short = pc.sum(short).as_py() or 0
+    if n_short == 0:
+        return
+    n_numbers = pc.sum(pc.fill_null(pc.match_substring_regex(texts, NUMBER), False)).as_py()
+    if 2 * n_short > n_numbers:
+        example = texts[pc.index(short, True).as_py()].as_py()
+        raise DataError(
+            f"{name} has lost digits: {n_short:,} of {n_numbers:,} numbers are written with their "
+            f"first few digits only, such as {example}, as spreadsheets and awk write long "
+            "numbers, so that the order of rows is lost. Write the times as whole numbers in full, "
+            "or as ISO dates."
+        )
 
 
 def _leave_lone_numbers(rows: _Rows) -> None:
