@@ -16,7 +16,7 @@ from palate.data.reading.moments import (
     UNKNOWN,
     as_moments,
 )
-from palate.errors import DataError
+from palate.errors import DataError, DataWarning
 
 ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Pacific/Chatham", "Europe/Berlin")
 US = dt.timedelta(microseconds=1)
@@ -263,7 +263,7 @@ def test_floats_of_32_bits_hold_no_seconds():
 @pytest.mark.parametrize("per_second", [1, 1000, 10**9])
 def test_times_of_which_the_first_digits_were_kept_are_no_times(form, per_second):
     whole = [(1711908000 + 1111 * n) * per_second for n in range(6)]
-    with pytest.raises(DataError, match="'when' has lost digits: 6 of 6 numbers .* such as 1.71"):
+    with pytest.raises(DataError, match=r"'when' has lost digits: 6 of 6 .* such as 1\.71"):
         read([form % number for number in whole] + ["NULL"])
 
 
@@ -276,3 +276,54 @@ def test_whole_hours_and_days_in_exponents_are_times(step, per_second):
     for form in (written, shortest):
         assert [second for second, _ in read(form)[0]] == seconds
     assert read(["1e5", "3e5", "1234567"])[0][:2] == [(100_000, 0), (300_000, 0)]
+
+
+DAY_1 = {
+    ".NET": dt.datetime(1, 1, 1, tzinfo=dt.UTC),
+    "FILETIME": dt.datetime(1601, 1, 1, tzinfo=dt.UTC),
+}
+
+
+@pytest.mark.parametrize("clock", DAY_1)
+@pytest.mark.parametrize("year", [1996, 2024, 2099])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.float64()])
+def test_numbers_of_other_clocks_are_refused_by_name(clock, year, kind):
+    moments = [dt.datetime(year, 3, 31, n, tzinfo=dt.UTC) for n in range(4)]
+    ticks = pa.array([(moment - DAY_1[clock]) // US * 10 for moment in moments]).cast(
+        kind, safe=False
+    )
+    with pytest.raises(DataError, match=rf"{clock} .*, of the year {year}\. Expected Unix seconds"):
+        read(ticks)
+
+
+def test_nanoseconds_of_other_years_are_none_of_other_clocks():
+    for year in (1976, 1985, 1995, 2024):
+        start = int(dt.datetime(year, 1, 1, tzinfo=dt.UTC).timestamp())
+        assert read([start * 10**9, (start + 1) * 10**9])[0] == [(start, 0), (start + 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ([2019, 2021, 2020], "years"),
+        (["1999", "2023"], "years"),
+        ([45292, 45383, 45657], "days of Excel"),
+        ([45292.25, 45383.5], "days of Excel"),
+    ],
+)
+def test_small_numbers_that_may_be_no_seconds_are_read_with_a_warning(values, form):
+    with pytest.warns(DataWarning, match=f"log: column 'when' holds numbers .* if they are {form}"):
+        found, bad = read(values)
+    assert [second for second, _ in found] == [int(float(value)) for value in values]
+    assert not bad
+
+
+def test_small_numbers_that_count_are_read_without_one():
+    for values in (
+        range(1, 3000),
+        range(0, 90_000, 500),
+        [1899, 2000],
+        [2000, 2101],
+        [36_000, 45_000],
+    ):
+        assert [second for second, _ in read(list(values))[0]] == list(values)

@@ -7,6 +7,7 @@ numbers (20240331). Texts may also be ISO dates and times, in UTC unless they na
 times are taken as they are.
 """
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,7 @@ from palate.data.reading.values import (
     texts_in,
     without,
 )
-from palate.errors import DataError
+from palate.errors import DataError, DataWarning
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 LATEST = 4_102_444_800
@@ -48,6 +49,18 @@ SPECIAL = (
 SHORTENED = r"^[+-]?\d(\.\d{0,6})?[eE]\+?0*([7-9]|[1-9]\d)$"
 """1.71191E+12: at most seven digits of a number of eight or more."""
 EXPECTED = "Expected Unix seconds or an ISO date such as 2024-03-31T18:00:00Z"
+OTHER_CLOCKS = {
+    "ticks of .NET (100 ns since the year 1)": 621_355_968_000_000_000,
+    "Windows FILETIME (100 ns since the year 1601)": 116_444_736_000_000_000,
+}
+"""Clocks whose numbers from 1995 to 2100 would be nanoseconds of 1974 or 1990, and their number at
+the beginning of 1970."""
+SINCE_1995 = (788_918_400, LATEST)
+SMALL_FORMS = {
+    "years": (1900, 2100, "a year"),
+    "days of Excel": (36_526, 54_788, "a day between 2000 and 2050"),
+}
+"""Small numbers that are often no seconds: the first and the last, and what each of them is."""
 NO_TIME = f"is no time. {EXPECTED}"
 LONE_NUMBER = (
     "is a number before March 1973 among ISO dates, such as a year or a day of Excel. Expected an "
@@ -112,20 +125,24 @@ def as_moments(column: pa.ChunkedArray, name: str) -> Moments:
     elif is_number(kind):
         _check_precision(column, name)
         rows = _from_numbers(*exact_numbers(column), name)
+        _warn_of_small_numbers(rows, name)
     else:
         texts = texts_in(column)
         numbers = exact_numbers(texts)
         _check_digits(texts, name)
         rows = _from_numbers(*numbers, name)
-        is_text = ~numbers[2]
+        is_text, has_dates = ~numbers[2], False
         if is_text.any():
             dates = from_iso(without(texts, pa.array(~is_text)))
-            if dates[2].any():
+            has_dates = bool(dates[2].any())
+            if has_dates:
                 _leave_lone_numbers(rows)
             for mine, found in zip(
                 (rows.seconds, rows.nanoseconds, rows.known), dates, strict=True
             ):
                 mine[is_text] = found[is_text]
+        if not has_dates:
+            _warn_of_small_numbers(rows, name)
     unknown = _stands_for_unknown(rows.seconds, rows.known)
     rows.bad[UNKNOWN] = rows.bad.get(UNKNOWN, False) | unknown
     rows.known &= ~unknown
@@ -216,6 +233,7 @@ def _from_numbers(whole: Integers, billionths: Integers, known: Mask, name: str)
         rows.bad[TORN] = telling
         rows.known &= ~telling
         return rows
+    _check_clock(whole[telling], name)
     unit, unclear = _unit(whole, telling, name)
     per_second = 1000**unit
     seconds, rest = np.divmod(whole, per_second)
@@ -224,6 +242,39 @@ def _from_numbers(whole: Integers, billionths: Integers, known: Mask, name: str)
     rows.bad[UNCLEAR] = unclear
     rows.known &= ~unclear
     return rows
+
+
+def _check_clock(whole: Integers, name: str) -> None:
+    """DataError where most numbers are those of another clock."""
+    for clock, start in OTHER_CLOCKS.items():
+        first, last = (start + 10**7 * second for second in SINCE_1995)
+        theirs = (whole >= first) & (whole < last)
+        if 2 * theirs.sum() > len(whole):
+            example = whole[theirs][0]
+            year = np.datetime64(int(example - start) // 10**7, "s").astype("datetime64[Y]")
+            raise DataError(
+                f"{name} holds {example}, which looks like {clock}, of the year {year}. "
+                f"{EXPECTED}: (number - {start}) / 10000000 gives Unix seconds."
+            )
+
+
+def _warn_of_small_numbers(rows: _Rows, name: str) -> None:
+    """A DataWarning where numbers read as seconds may all be years or days of Excel."""
+    seconds = rows.seconds[rows.known]
+    if len(seconds) == 0:
+        return
+    lowest, highest = int(seconds.min()), int(seconds.max())
+    for form, (first, last, meaning) in SMALL_FORMS.items():
+        if first <= lowest and highest <= last:
+            warnings.warn(
+                DataWarning(
+                    f"{name} holds numbers from {lowest} to {highest} only, each of which could be "
+                    f"{meaning}. They are read as seconds: the order is kept, and lengths of time "
+                    f"are wrong if they are {form}. Write the times as ISO dates, such as "
+                    "2024-03-31, unless seconds are meant."
+                ),
+                stacklevel=4,
+            )
 
 
 def _unit(whole: Integers, telling: Mask, name: str) -> tuple[int, Mask]:
