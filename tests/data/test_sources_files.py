@@ -496,3 +496,36 @@ def test_far_times_of_int96_are_not_wrapped(tmp_path, year):
 def test_columns_in_capitals_are_proposed(log):
     with pytest.raises(DataError, match=r"--set data\.options\.columns\.user_id=USER_ID"):
         log("USER_ID,ITEM_ID\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [HEADER, "\ufeff" + HEADER, '\ufeff"user_id",item_id,rating,timestamp\n'],
+)
+def test_a_second_header_is_a_bad_row_with_its_line(log, second):
+    one, other = "1,10,4,100\n2,20,3,200\n", "1,30,5,300\n"
+    with pytest.raises(
+        DataError, match=r"line 4: user_id .* stand there again.*drop \(1 row would"
+    ):
+        log(HEADER + one + second + other)
+    with pytest.warns(DataWarning, match="dropped 1 of 4 rows"):
+        found = log(HEADER + one + second + other, on_bad_rows="drop")
+    assert found.interactions.equals(log(HEADER + one + other).interactions)
+
+
+def test_a_second_header_leaves_ratings_needed_beside_one_event(log):
+    head = "user_id,item_id,rating,event\n"
+    with pytest.warns(DataWarning, match="dropped 2 of 4 rows"):
+        found = log(head + "1,10,4,x\n1,11,,x\n" + head + "1,12,3,x\n", on_bad_rows="drop")
+    assert found.interactions["item_id"].to_pylist() == [10, 12]
+
+
+def test_an_id_that_is_called_like_its_column_is_no_header(log):
+    found = log("user_id,item_id\nuser_id,a\nb,item_id\n")
+    assert found.interactions["user_id"].to_pylist() == ["user_id", "b"]
+
+
+def test_a_second_header_among_the_items_is_refused_with_its_line(log, tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,title\n10,A\nitem_id,title\n20,B\n")
+    with pytest.raises(DataError, match=r"items\.csv line 3: the names of the columns stand there"):
+        log(HEADER + "1,10,4,100\n2,20,3,200\n", items="items.csv")

@@ -169,6 +169,27 @@ class Delimited:
                     table = table.set_column(place, name, written[name])
         return table
 
+    def headers_within(self, table: pa.Table) -> pa.Array:
+        """Which rows hold the names of their columns, as files put one after the other have.
+
+        Args:
+            table: columns of this file, at least one, under their names in the file.
+        """
+        rows = pa.array(range(0), pa.int64())
+        for number, name in enumerate(table.column_names):
+            column = table[name] if number == 0 else table[name].take(rows)
+            is_name = pc.match_substring(pc.cast(column, pa.string()), name)
+            found = pc.indices_nonzero(pc.fill_null(is_name, False))
+            rows = found if number == 0 else rows.take(found)
+            if len(rows) == 0:
+                break
+        there = [
+            row
+            for row in rows.to_pylist()
+            if all(_bare(str(table[name][row])) == name for name in table.column_names)
+        ]
+        return pc.is_in(pa.array(range(table.num_rows)), pa.array(there, pa.int64()))
+
     def line_of_row(self, row: int) -> int:
         """1-based line on which a 0-based row begins, of the rows that fit the header."""
         n_columns = len(self.header)
@@ -283,6 +304,12 @@ def require_columns(wanted: list[str], found: list[str], name: str) -> None:
                 f"{name}: column '{column}' is missing; the first line has {', '.join(found)}. "
                 f"Expected {', '.join(wanted)}."
             )
+
+
+def _bare(value: str) -> str:
+    """A value without a byte order mark, which stands where another file began, and its quotes."""
+    value = value.strip()
+    return value[1:].strip('"') if value.startswith("\ufeff") else value
 
 
 def _is_code(written: pa.ChunkedArray, kind: pa.DataType) -> bool:

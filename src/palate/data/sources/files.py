@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from palate.data.reading import Delimited, FileContent, place_of, read_file
 from palate.data.reading.moments import as_moments
-from palate.data.reading.values import Marked, as_ids, as_numbers, as_places, in_one_type
+from palate.data.reading.values import Marked, as_ids, as_numbers, as_places, in_one_type, without
 from palate.data.sources.item_table import (
     FORMATS,
     delimited,
@@ -30,6 +30,10 @@ from palate.errors import ConfigError, DataError, DataWarning, did_you_mean
 
 COLUMNS = ("user_id", "item_id", "timestamp", "rating", "weight", "event", "position", "title")
 NO_ID = "stands for no id, or has lost digits. Expected an id: text, or a whole number in full"
+HEADER_AGAIN = (
+    "and the other names of the columns stand there again, as where one file follows another. "
+    "Expected one header, in the first line"
+)
 EXPECTED = {
     "user_id": NO_ID,
     "item_id": NO_ID,
@@ -206,9 +210,16 @@ def _parsed(log: _Log) -> tuple[pa.Table, list[_Fault]]:
         "event": _texts,
         "title": _texts,
     }
+    headers = None
     columns, faults = {}, []
+    if log.text is not None:
+        theirs = {log.theirs[name]: log.table[name] for name in log.table.column_names}
+        headers = pa.chunked_array([log.text.headers_within(pa.table(theirs))])
+        faults.append(_Fault("user_id", headers, HEADER_AGAIN))
+        headers = headers if pc.any(headers).as_py() else None
     for name in log.table.column_names:
-        column, described = log.table[name], f"{log.name}: column '{log.theirs[name]}'"
+        column = log.table[name] if headers is None else without(log.table[name], headers)
+        described = f"{log.name}: column '{log.theirs[name]}'"
         if pa.types.is_nested(column.type):
             raise DataError(
                 f"{described} is of type {column.type}; expected one value in each row."
@@ -229,8 +240,11 @@ def _parsed(log: _Log) -> tuple[pa.Table, list[_Fault]]:
                 "numbers."
             ) from error
     if "event" in columns:
+        events = columns["event"]
+        if headers is not None:  # no event of its own
+            events = pc.if_else(headers, SKIP, events)
         faults = [
-            replace(fault, rows=pc.and_(fault.rows, _must_be_graded(log, fault, columns["event"])))
+            replace(fault, rows=pc.and_(fault.rows, _must_be_graded(log, fault, events)))
             if fault.column in ("rating", "weight")
             else fault
             for fault in faults

@@ -117,6 +117,14 @@ def read_items(
             )
     texts = [theirs[ours] for ours in ("item_id", "title") if ours in theirs]
     table = whole if text is None else text.inferred(texts)
+    if text is not None and len(found) > 1:
+        again = pc.index(text.headers_within(table.select([name for name in found if name])), True)
+        if again.as_py() >= 0:
+            raise DataError(
+                f"{file.name} line {text.line_of_row(again.as_py())}: the names of the columns "
+                "stand there again, as where one file follows another. Expected one header, in the "
+                "first line; delete the line."
+            )
     for name in texts:
         if pa.types.is_nested(table[name].type):
             raise _no_text(file, name, table)
