@@ -96,7 +96,7 @@ def warning_of_alike(
         if len(tokens[group[0]]) == longest
         and any(titles[a] != titles[b] for a, b in pairwise(group))
     )
-    shown = groups[0][:3].tolist()
+    shown = [int(item) for item in groups[0][:3]]
     such = named([f"{names[item]} ('{_short(titles[item])}')" for item in shown])
     because = ""
     if cut:
