@@ -331,3 +331,26 @@ def test_json_that_would_lose_something_is_refused(tmp_path, content, message):
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(DataError, match=message):
         candidate_file(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize("write", [str, json.dumps, lambda titles: json.dumps(titles, indent=1)])
+def test_a_list_written_as_text_is_a_list(tmp_path, write):
+    titles = ["A, B", "It's", 'The "C"', "D::E", "Ünï\\"]
+    row = {"historyList": write(titles), "itemList": ["F", "[REC]"], "trueSelection": "F"}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    found = candidate_file(tmp_path / "rows.json")
+    assert set(found.items["title"].to_pylist()) == {*titles, "F", "[REC]"}
+
+
+@pytest.mark.parametrize(
+    "text", ["['A' 'B']", "['A'\n 'B', 'C']", "['A', 3, 'B']", "['A'] + ['B']"]
+)
+def test_a_list_that_is_written_otherwise_is_refused(tmp_path, text):
+    row = {"historyList": text, "itemList": ["F", "G"], "trueSelection": "F"}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    with pytest.raises(DataError, match=r"row 1: 'historyList' holds .* a list written as text"):
+        candidate_file(tmp_path / "rows.json")
+    row["historyList"] = "[REC]::['Til Tuesday]"
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    found = candidate_file(tmp_path / "rows.json").items["title"].to_pylist()
+    assert {"[REC]", "['Til Tuesday]"} < set(found)

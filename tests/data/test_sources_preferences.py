@@ -278,3 +278,13 @@ def test_a_rather_long_title_is_cut_as_in_every_source(written):
 def test_options_are_checked():
     (problem,) = check_options("preferences", {"path": "x", "same_prompt": "maybe"})
     assert problem.startswith("data.options.same_prompt: input should be 'apart' or 'together'")
+
+
+@pytest.mark.parametrize("form", ["{}\n{}\n", "[{},\n{}]"])
+def test_a_whole_number_of_thousands_of_digits_is_refused_with_its_line(tmp_path, form):
+    good = '{"prompt": "p", "chosen": "a", "rejected": "b"}'
+    bad = good[:-1] + f', "n": {"7" * 5000}}}'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(form.format(good, bad))
+    with pytest.raises(DataError, match=r"rows\.jsonl line 2: a whole number has 5000 digits"):
+        load("preferences", {"path": str(path)})

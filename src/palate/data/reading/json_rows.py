@@ -1,5 +1,6 @@
 """Rows of JSON: one list of objects, or one object on each line."""
 
+import ast
 import json
 import re
 from typing import Any
@@ -10,6 +11,11 @@ from palate.errors import DataError
 Row = dict[str, Any]
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a character beyond the first 65,536, as UTF-16 and JSON's escapes write them in pairs."""
+
+LIST = re.compile(r"""\[\s*(['"]).*['"]\s*\]$""", re.DOTALL)
+MOST_DIGITS = 4300
+"""Digits of the longest whole number that Python reads."""
+LONG_NUMBER = re.compile(rf"\d{{{MOST_DIGITS + 1},}}")
 
 
 def read_json(file: FileContent) -> Any:
@@ -24,6 +30,10 @@ def read_json(file: FileContent) -> Any:
             f"{file.name} line {error.lineno}: not valid JSON ({error.msg}). The file may be cut "
             "off; download it again, or mend the line."
         ) from error
+    except ValueError as error:  # what Python says of a whole number it does not read
+        found = LONG_NUMBER.search(text)
+        line = text.count("\n", 0, found.start() if found else 0) + 1
+        raise _whole_number_too_long(text, f"{file.name} line {line}") from error
     except RecursionError as error:
         raise DataError(f"{file.name} is nested too deeply to be rows of JSON.") from error
 
@@ -71,13 +81,44 @@ def text_of(value: Any, key: str, place: str) -> str:
 
 
 def texts_of(value: Any, key: str, place: str, separator: str | None = None) -> list[str]:
-    """A list of non-empty texts, given as a list or, with a separator, as one joined text."""
+    """A list of non-empty texts, given as a list or, with a separator, as one text: joined by it,
+    or as Python and JSON write a list of texts."""
     if isinstance(value, str) and separator is not None:
-        value = value.split(separator) if value.strip() else []
+        written = _written_list(value.strip(), key, place)
+        joined = value.split(separator) if value.strip() else []
+        value = joined if written is None else written
     if not isinstance(value, list):
         joined = f" or a text joined by '{separator}'" if separator else ""
         raise DataError(f"{place}: '{key}' is {_short(value)}; expected a list of texts{joined}.")
     return [text_of(entry, key, place) for entry in value]
+
+
+def _written_list(text: str, key: str, place: str) -> list[str] | None:
+    """The texts of "['A', 'B']"; None where a text is no list written so ("[REC]" is a title)."""
+    if text == "[]":
+        return []
+    if not LIST.match(text):
+        return None
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = None
+    if isinstance(found, list) and all(isinstance(entry, str) for entry in found):
+        forms = (str(found), json.dumps(found), json.dumps(found, ensure_ascii=False))
+        if "".join(text.split()) in ["".join(form.split()) for form in forms]:
+            return found
+    raise DataError(
+        f"{place}: '{key}' holds {_short(text)}, a list written as text that cannot be read for "
+        "certain. Expected a list of texts; write it as JSON."
+    )
+
+
+def _whole_number_too_long(text: str, place: str) -> DataError:
+    found = LONG_NUMBER.search(text)
+    return DataError(
+        f"{place}: a whole number has {len(found[0]) if found else 'thousands of'} digits. "
+        f"Expected at most {MOST_DIGITS:,}; mend or delete the row."
+    )
 
 
 class _TwiceError(Exception):
@@ -104,6 +145,8 @@ def _line(place: str, line: str) -> tuple[str, Any]:
             "on each line, or one list of them. Mend or delete the line; if it is the last, the "
             "file may be cut off."
         ) from error
+    except ValueError as error:  # what Python says of a whole number it does not read
+        raise _whole_number_too_long(line, place) from error
 
 
 def _short(value: Any) -> str:
