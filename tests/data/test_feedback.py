@@ -192,6 +192,22 @@ def test_ratings_keep_the_last_and_events_the_strongest(tmp_path):
     assert levels_of(found) == {("u", 1): 2, ("u", 2): 1}
 
 
+def test_dislikes_that_are_lost_to_clicks_are_told(tmp_path):
+    """A hide after a click counts only if what came last does."""
+    rows = [("u", n, 2 * n, "click") for n in range(1, 6)]
+    hidden = [("u", n, 2 * n + 1, "hide") for n in range(1, 4)]
+    tables, events = log(rows + hidden, f"{FOUR} event"), {"click": 1, "hide": "disliked"}
+    with pytest.warns(DataWarning, match=r"3 of 3 dislikes are lost.* --set data\.duplicates=last"):
+        found, _ = prepared(tables, tmp_path / "a", events=events)
+    assert not any(disliked for *_, disliked in found)
+    found, _ = prepared(tables, tmp_path / "b", events=events, duplicates="last")
+    assert [disliked for *_, disliked in found] == [True, True, True, False, False]
+    prepared(tables, tmp_path / "c", events=events, duplicates="strongest")
+    others = [("u", n, n + 20, "hide") for n in (6, 7, 8)]
+    kept = log(rows + hidden + others, f"{FOUR} event")
+    prepared(kept, tmp_path / "d", events=events)
+
+
 def test_a_file_with_weights_and_one_with_both(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("user_id,item_id,timestamp,weight\n1,7,1,1\n1,8,2,-1\n")

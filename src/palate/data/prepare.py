@@ -12,6 +12,7 @@ The prepared folder holds
   of each user's context; `texts.parquet`: what was said before each turn.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from palate.data.order import HASH, as_rows_stand, by_hash, in_time, tie_rule
 from palate.data.preparation import Duplicates, Preparation, gives_contexts, has_order
 from palate.data.splits import HELD_OUT, split_rows
 from palate.data.tables import INTERACTIONS, SPLITS, SourceTables, check_tables, clock_of
-from palate.errors import DataError
+from palate.errors import DataError, DataWarning
 from palate.files import write_table
 
 KEPT = ("turn", "timestamp", "elapsed", "rating", "weight")
@@ -60,6 +61,7 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     check_tables(tables)
     in_order = has_order(tables, how.order)
     trusted = tables.ordered or how.order == "rows"
+    is_said = how.duplicates is not None
     how, feedback = how.resolved(tables)
     columns, whole = tables.interactions.column_names, gives_contexts(tables)
     engine, funnel = DuckDB(), Funnel()
@@ -85,6 +87,8 @@ def prepare(tables: SourceTables, folder: Path, how: Preparation, seed: int) -> 
     once = events if whole else without_duplicates(events, how.duplicates or "last")
     frame = engine.materialise(once)
     n_once = row_count(frame)
+    if how.duplicates == "strongest" and not (is_said or whole):
+        _warn_of_lost_dislikes(events, frame)
     if not whole and how.duplicates != "all":
         funnel.add("once each", frame, f"of rows of a user with one item, the {how.duplicates}")
     frame = k_core(frame, how.k_core or 1, engine.materialise)
@@ -169,6 +173,23 @@ def without_duplicates(frame: nw.LazyFrame, keep: Duplicates) -> nw.LazyFrame:
     nth = nw.col("source_order").cum_count(reverse=keep != "first")
     place = nth.over("user_id", "item_id", order_by=by)
     return frame.with_columns(place=place).filter(nw.col("place") == 1).drop("place")
+
+
+def _warn_of_lost_dislikes(events: nw.LazyFrame, once: nw.LazyFrame) -> None:
+    """A DataWarning where most dislikes go for a stronger row of the same user and item."""
+    is_disliked = nw.col("disliked")
+    n_before = row_count(events.filter(is_disliked).select("user_id", "item_id").unique())
+    n_lost = n_before - row_count(once.filter(is_disliked))
+    if 2 * n_lost > n_before:
+        warnings.warn(
+            DataWarning(
+                f"data.duplicates: {n_lost:,} of {n_before:,} dislikes are lost, since of rows of "
+                "a user with one item the strongest stays, here one that likes it. If what came "
+                "last is meant, pass --set data.duplicates=last; if not, say so with --set "
+                "data.duplicates=strongest."
+            ),
+            stacklevel=3,
+        )
 
 
 def k_core(
