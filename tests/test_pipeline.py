@@ -179,6 +179,8 @@ def test_an_existing_folder_is_not_touched_without_a_flag(config_path, finished,
     [
         (["run", EXAMPLES / "demo.yaml", "--set", "policy.prompts=histroy"], "'history'"),
         (["run", EXAMPLES / "demo.yaml", "--set", "policy.base=tinny"], "policy.base: 'tinny'"),
+        (["run", EXAMPLES / "demo.yaml", "--set", "policy.base=/nope"], "no such folder: '/nope'"),
+        (["run", EXAMPLES / "demo.yaml", "--set", "policy.base=./m/x"], "no such folder: './m/x'"),
         (["run", EXAMPLES / "demo.yaml", "--set", "trackers=[wandbb]"], "is not installed"),
         (
             ["run", EXAMPLES / "demo.yaml", "--set", "policy.prompts=history_and_candidates"],

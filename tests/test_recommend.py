@@ -203,6 +203,7 @@ def test_items_come_from_files_and_from_the_command_line(tmp_path):
         (str(tmp_path / "none.txt"), "none.txt"),
         (str(tmp_path), "is a folder"),
         (" , ", "expected item ids such as 12,15"),
+        ("", "--block '': expected item ids such as 12,15"),
     ]:
         with pytest.raises(DataError, match=sentence):
             read_ids([given], "--block")

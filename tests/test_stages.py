@@ -12,7 +12,7 @@ from palate.config import parse_config
 from palate.data.contexts import Context
 from palate.errors import CheckpointError, ConfigError, DataError, DataWarning, PalateError
 from palate.pipeline import go_on, run
-from palate.recommend import policy_of, recommend, write_lists
+from palate.recommend import policy_of, popularity_of, recommend, write_lists
 from palate.report.table import table_rows
 from policies.architectures import model_of
 from policies.small_tokenizers import tokenizer_of
@@ -331,6 +331,15 @@ def test_lists_for_a_log_with_unknown_items(whole, tmp_path):
     log.write_text("user_id,item_id\n1,99999\n")
     with pytest.raises(DataError, match="none of its 1 rows names an item that the policy knows"):
         recommend(policy, log, {}, top=3)
+    popularity = popularity_of(whole, policy)
+    with pytest.warns(DataWarning) as told:  # a newcomer, as beside others
+        lists = recommend(policy, log, {}, top=3, popularity=popularity)
+    assert lists["by"].to_pylist() == ["popularity"] * 3
+    best = np.argsort(-popularity, kind="stable")[:3]
+    assert lists["item_id"].to_pylist() == [known[item] for item in best]
+    said = " ".join(str(one.message) for one in told)
+    assert f"none of its 1 rows names an item that the policy knows, such as {known[0]}" in said
+    assert "1 of 1 people have no item that the policy knows" in said
 
 
 def test_a_change_that_does_not_fit_the_data_leaves_the_folder_as_it_was(whole, tmp_path):

@@ -1,6 +1,7 @@
 """YAML is read as people mean it: numbers as JSON's, texts verbatim, no key twice."""
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -77,10 +78,19 @@ def test_other_values_are_what_they_were(tmp_path):
     with pytest.raises(yaml.YAMLError):
         read_value("[1")
     (tmp_path / "a.yaml").write_text("")
+    (tmp_path / "b.yaml").write_text("data: {source: files}")
     with pytest.raises(ConfigError, match=r"--set align.negatives=.*'uniform' is given twice"):
         load_config(tmp_path / "a.yaml", ["align.negatives={uniform: 1, uniform: 2}"])
     with pytest.raises(ConfigError, match=r"policy\.base: .*; found 7\. Put it in quotation marks"):
         load_config(tmp_path / "a.yaml", ["policy.base=7"])
+    for text in ("yes", "1_0", "off"):  # as typed, in quotes that a shell leaves
+        with pytest.raises(ConfigError, match=f"text: --set 'data.path=\"{text}\"'") as told:
+            load_config(tmp_path / "a.yaml", [f"data.path={text}"])
+        again = shlex.split(str(told.value).splitlines()[0].split("--set ")[1].rstrip("."))
+        assert load_config(tmp_path / "b.yaml", again).data.path == text
+    (tmp_path / "a.yaml").write_text("data: {path: yes}")
+    with pytest.raises(ConfigError, match="quotation marks to have the text\\."):
+        load_config(tmp_path / "a.yaml")
 
 
 json_values = st.recursive(

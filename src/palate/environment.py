@@ -9,6 +9,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from palate.config import RunConfig
 from palate.data.prepared import Prepared
 from palate.errors import CheckpointError, ConfigError, did_you_mean
+from palate.loading import is_missing_folder
 from palate.negatives import mixture
 from palate.policies import SequencePolicy
 from palate.policies.language.from_scratch import SIZES
@@ -157,6 +158,11 @@ def _check_language(config: RunConfig) -> None:
             "policy.chat out, or set policy.base to a chat model."
         )
     if base is not None and base not in SIZES:
+        if is_missing_folder(base):
+            raise CheckpointError(
+                f"policy.base: there is no such folder: '{base}'. Expected {', '.join(SIZES)}, a "
+                "folder with config.json and safetensors, or a hub name."
+            )
         try:
             AutoConfig.from_pretrained(base)
         except (OSError, ValueError) as error:

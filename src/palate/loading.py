@@ -6,6 +6,7 @@ configuration says too, and only logs it. Whoever loads a model here learns of i
 
 import pickle
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub.errors import StrictDataclassError
@@ -82,6 +83,12 @@ def named(names: Sequence[str], shown: int = 3) -> str:
     """The first few of some names, and how many more there are."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def is_missing_folder(name: str) -> bool:
+    """Whether a name can only be a folder's, as a hub name is owner/name, and there is none."""
+    is_path = name.count("/") > 1 or name.startswith((".", "~", "/")) or Path(name).is_absolute()
+    return (is_path or name.endswith("/")) and not Path(name).exists()
 
 
 def first_line(error: BaseException) -> str:

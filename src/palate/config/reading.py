@@ -1,8 +1,9 @@
 """Reading a configuration: YAML and changes laid over it, with every problem named at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import yaml
@@ -40,15 +41,23 @@ def load_config(path: Path, changes: list[str] | None = None) -> RunConfig:
         raise ConfigError(f"{path} holds no keys; expected sections such as data: and align:.")
     for change in changes or []:
         _lay_over(content, change)
-    return parse_config(content)
+    typed = {key.strip(): value for key, _, value in (one.partition("=") for one in changes or [])}
+    return parse_config(content, typed)
 
 
-def parse_config(content: dict[str, Any]) -> RunConfig:
-    """A checked configuration from nested dictionaries; every problem is in one ConfigError."""
+def parse_config(
+    content: dict[str, Any], typed: Mapping[str, str] = MappingProxyType({})
+) -> RunConfig:
+    """A checked configuration from nested dictionaries; every problem is in one ConfigError.
+
+    Args:
+        content: sections and their keys.
+        typed: key → the text of its value, of keys given by `--set`.
+    """
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        problems = [_problem(entry) for entry in error.errors()]
+        problems = [_problem(entry, typed) for entry in error.errors()]
         raise ConfigError("\n".join([*problems, *unknown_names(content)])) from error
 
 
@@ -84,7 +93,7 @@ def source_arguments(config: RunConfig) -> dict[str, Any]:
     return {**seed, **given, **config.data.options}
 
 
-def _problem(entry: Any) -> str:
+def _problem(entry: Any, typed: Mapping[str, str]) -> str:
     """One sentence for one of pydantic's complaints."""
     where = ".".join(str(part) for part in entry["loc"])
     found = entry.get("input")
@@ -103,9 +112,15 @@ def _problem(entry: Any) -> str:
     if entry["type"] == "list_type":
         return f"{where}: expected a list, such as [{found}]; found {found!r}."
     message = entry["msg"][0].lower() + entry["msg"][1:]
-    quoted = f" Put it in quotation marks to have the text: '{found}'."
-    is_text = entry["type"] == "string_type" and isinstance(found, int | float)
-    return f"{where}: {message}; found {found!r}.{quoted if is_text else ''}"
+    quoted = ""
+    if entry["type"] == "string_type" and isinstance(found, int | float):
+        quoted = " Put it in quotation marks to have the text"
+        if where in typed:  # a shell takes the outer ones
+            quoted += f": --set '{where}=\"{typed[where].strip()}\"'"
+        elif not isinstance(found, bool):  # which may have been yes, on or true
+            quoted += f": '{found}'"
+        quoted += "."
+    return f"{where}: {message}; found {found!r}.{quoted}"
 
 
 def _lay_over(content: dict[str, Any], change: str) -> None:

@@ -37,6 +37,8 @@ def read_ids(given: Sequence[str], flag: str) -> list[str]:
     found: list[str] = []
     for one in given:
         path = Path(one).expanduser()
+        if not one.strip():  # as a path it would be the working directory
+            raise DataError(f"{flag} {one!r}: expected item ids such as 12,15, or {FORMS}.")
         if path.is_file() or path.suffix.lower() in (*TABLES, ".txt", ".gz"):
             ids = _ids_of(path)
         elif path.is_dir():

@@ -60,8 +60,8 @@ def recommend(
         the order of their first rows in time.
 
     Raises:
-        DataError: the log is unreadable, or names no item that the policy knows; or allow and
-            block leave nothing.
+        DataError: the log is unreadable, or names no item that the policy knows where no
+            popularity is given; or allow and block leave nothing.
         CheckpointError: the policy has no catalogue, or its scores are not finite.
         ConfigError: the policy reads dialogues.
     """
@@ -73,7 +73,7 @@ def recommend(
             "policies that read histories."
         )
     names = [str(name) for name in policy.items["source_id"].to_pylist()]
-    people = people_of(log, columns, names, on_bad_rows, shown)
+    people = people_of(log, columns, names, on_bad_rows, shown, popularity is None)
     may_be = items_of(names, allow, block)
     top = min(top, len(names))
     ids = np.zeros((len(people), top), np.int64)

@@ -57,6 +57,7 @@ def people_of(
     names: Sequence[str],
     on_bad_rows: Literal["error", "drop"] = "error",
     shown: Collection[str] = (SKIP,),
+    needs_one: bool = True,
 ) -> list[Person]:
     """Everyone in a log, by their first row in time, with the items that a catalogue knows.
 
@@ -66,9 +67,10 @@ def people_of(
         names: the catalogue's item ids in the source, as text.
         on_bad_rows: as in the source `files`.
         shown: events of what was shown and passed over, which nobody has had.
+        needs_one: refuse a log that names no item of the catalogue, and do not only warn.
 
     Raises:
-        DataError: the log is unreadable, or names no item of the catalogue.
+        DataError: the log is unreadable, or names no item of the catalogue where it must.
     """
     events = _events(log, columns, on_bad_rows)
     ids, of_catalogue = in_one_type(events["item_id"], pa.chunked_array([pa.array(names)]))
@@ -95,11 +97,14 @@ def people_of(
             history.pop(row, None)  # of several events with one item the last counts
             history[row] = time
     if not is_one_known:
-        raise DataError(
+        told = (
             f"{log}: none of its {events.num_rows:,} rows names an item that the policy knows, "
             f"such as {names[0]}. Expected the item ids of the log it was trained on."
         )
-    if unknown:
+        if needs_one:
+            raise DataError(told)
+        warnings.warn(told, DataWarning, stacklevel=3)
+    elif unknown:
         warnings.warn(
             f"{log}: {unknown:,} of {events.num_rows:,} rows name an item that the policy does not "
             "know; they are left out.",

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BitsAndBytesConfig
 
 from palate.errors import CheckpointError, ConfigError, DataWarning
-from palate.loading import DAMAGE, first_line, named
+from palate.loading import DAMAGE, first_line, is_missing_folder, named
 from palate.policies.language.base_models import base_of, last_line, whole_model
 from palate.policies.language.from_scratch import SIZES
 
@@ -42,9 +42,7 @@ def pretrained(name: str, tokenizer: str | None = None, quantize: bool = False) 
             return _four_bit(name), tokens
         return whole_model(name, dtype=torch.float32), tokens
     except DAMAGE as error:
-        is_path = name.count("/") > 1 or Path(name).is_absolute()  # a hub name is owner/name
-        missing = is_path and not Path(name).exists()
-        why = "there is no such folder" if missing else first_line(error)
+        why = "there is no such folder" if is_missing_folder(name) else first_line(error)
         raise CheckpointError(
             f"no causal language model could be loaded from '{name}' ({why}). "
             f"Expected {', '.join(SIZES)}, a folder with config.json and safetensors, or a hub "
