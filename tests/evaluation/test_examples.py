@@ -94,7 +94,8 @@ def test_the_seed_chooses_them_and_nothing_else(rows, folder):
 def test_a_small_catalogue_never_shows_the_history(tmp_path):
     lines = [f"u{user},i{(user + place) % 16}" for user in range(30) for place in range(12)]
     (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id", *lines]) + "\n")
-    data = {"source": "files", "path": str(tmp_path / "log.csv"), "k_core": 1}
+    log = str(tmp_path / "log.csv")
+    data = {"source": "files", "path": log, "k_core": 1, "order": "rows"}
     run(parse_config({**SMALL, "data": data}), tmp_path / "run", say=lambda _line: None)
     for row in pq.read_table(tmp_path / "run" / "examples.parquet").to_pylist():
         had = {item["item_id"] for item in row["history"]}

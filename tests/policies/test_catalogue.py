@@ -296,7 +296,8 @@ def test_every_film_of_movielens_is_scored_as_it_is_alone(tmp_path):
     folder = shared("data/ml-latest-small")
     prepare(movielens(folder), tmp_path, Preparation(k_core=1), seed=0)
     data = Prepared(tmp_path, window=1)
-    policy = LanguagePolicy.create("tiny", data.items, "history", max_history=10, seed=0)
+    with pytest.warns(DataWarning, match="10 of 9,724 items have the same tokens"):
+        policy = LanguagePolicy.create("tiny", data.items, "history", max_history=10, seed=0)
     users = data.contexts("test")[:2]
     contexts = [replace(users[0], history=users[0].history[-3:]), users[1]]  # ragged
     scores = policy.catalogue_log_probs(contexts)
