@@ -44,12 +44,6 @@ GROWTH = 1.25
 """And each time at least so many times as far, so that looks are few."""
 
 
-def _own_precision(model: Any) -> torch.autocast:
-    """Looks are taken in the precision of the weights, also in a step of training under autocast:
-    in 16 bits the rounding of logits alone is more than a right reading moves a small model."""
-    return torch.autocast(next(model.parameters()).device.type, enabled=False)
-
-
 class Writing(NamedTuple):
     """How a model may be let write."""
 
@@ -111,10 +105,6 @@ class Readings:
             model: not wrapped by a trainer.
             batch: of `layouts`, on any device; a tree is unrolled where the model takes none.
         """
-        with _own_precision(model):
-            return self._readable(model, batch)
-
-    def _readable(self, model: Any, batch: Batch) -> tuple[Batch, Ways]:
         width = batch["input_ids"].shape[1]
         depth, ways = batch.get("deepest", width), self.ways
         if "subtree_end" in batch:
@@ -147,10 +137,6 @@ class Readings:
             depth: tokens of the longest prompt with its longest title.
             beside: further tokens that stand in one row at once, at most.
         """
-        with _own_precision(model):
-            return self._allows_caches(model, depth, beside)
-
-    def _allows_caches(self, model: Any, depth: int, beside: int) -> bool:
         if self.engine == "plain" or self._turns(depth):
             return False
         if self._caches and not self._head_is_alike(model, depth + beside):
