@@ -472,7 +472,7 @@ def small_catalogue(folder: Path, random: Random) -> None:
 
 
 def taken_again(folder: Path, random: Random) -> None:
-    """People take the same again, and negatives come from their history as often as answers."""
+    """People repeat items, and negatives come from their history as often as answers."""
     here = world(random, (100, 600), (2, 3, 5, 10, 20))
     share = random.uniform(0.3, 0.7)
 

@@ -114,7 +114,7 @@ def test_a_value_of_megabytes():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ('1,"x\n2,y\n', r"line 2: a quotation mark is opened and not closed, in '\"x'\. Mend"),
+        ('1,"x\n2,y\n', r"line 2: a quotation mark is opened and not closed, in '\"x'\. Fix"),
         ('1,x\n2,"a"b\n', r"line 3: .* \(the next one is followed by 'b'\), in '\"a\"b'"),
         ('1,"a\n2,"b"\n', r"line 2: .* \(the next one, on line 3, is followed by 'b\"'\)"),
         ('1,"a\\"b"\n', "line 2: a quotation mark is opened and not closed"),

@@ -47,6 +47,20 @@ LEAST_SPREAD = 3.0
 """Nats between the likeliest and the least likely title, in every context."""
 
 
+OWN_FAULTS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""How transformers fails where a folder holds no causal model, or one that needs more than text:
+Palate must refuse it then. Anything else is a fault of the walk and ends it."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a kind came to.
@@ -91,7 +105,7 @@ def own_model(folder: Path) -> nn.Module | None:
         )
         own.config.rescale_every = 0  # RWKV would divide its weights in place
         own.eval()(input_ids=torch.arange(3, 40)[None], use_cache=False)
-    except Exception:
+    except OWN_FAULTS:
         return None
     return None if told["missing_keys"] or told["mismatched_keys"] else own
 

@@ -130,7 +130,7 @@ def _table(file: Path) -> pa.Table:
     if ragged:
         raise DataError(
             f"{file.name}: {ragged} lines have more or fewer values than the first line has names. "
-            "Mend or delete them."
+            "Fix or delete them."
         )
     return table
 

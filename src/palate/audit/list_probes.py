@@ -12,7 +12,7 @@ from palate.audit.lists import Lists, redrawn
 from palate.audit.material import Material
 
 REPEATS = 0.05
-"""Share of answers in the history from which people take the same again."""
+"""Share of answers that stand in the history from which on repeated consumption is normal."""
 
 
 def repeated_titles(repeats: Repeats | None, seed: int) -> Finding | None:

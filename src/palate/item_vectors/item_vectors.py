@@ -158,7 +158,7 @@ def _file_recipe(
     if not path.is_file():
         raise DataError(
             f"{path} does not exist. Expected a .npz, .parquet or .npy file of {name} vectors; "
-            f"mend policy.vectors.{name}.path."
+            f"fix policy.vectors.{name}.path."
         )
     parts = {
         "file": file_sha256(path),

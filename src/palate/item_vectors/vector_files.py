@@ -117,7 +117,7 @@ def _from_parquet(path: Path, ids: str, vectors: str, items: pa.Table, keys: str
         )
         raise DataError(
             f"{path}: the lists of column '{vectors}' have different lengths: {one} numbers, "
-            f"{other}. Expected one length; mend or delete the others."
+            f"{other}. Expected one length; fix or delete the others."
         )
     width = int(widths[0]) if len(widths) else 0
     flat = pc.cast(pc.list_flatten(lists), pa.float32(), safe=False)
@@ -138,7 +138,7 @@ def _matched(
         raise DataError(f"{path} is empty: it holds no ids in '{name}'. Expected one per vector.")
     if pc.any(bad).as_py():
         row = pc.index(bad, True).as_py()
-        raise DataError(f"{path}: '{name}' has no id in row {row + 1}. Mend or delete it.")
+        raise DataError(f"{path}: '{name}' has no id in row {row + 1}. Fix or delete it.")
     read, wanted = (pc.cast(ids, pa.string()) for ids in in_one_type(read, items["source_id"]))
     read, wanted = read.combine_chunks(), composed(wanted)
     if len(pc.unique(read)) < len(read):
@@ -204,7 +204,7 @@ def _check_finite(
     if len(bad):
         raise DataError(
             f"{path}: {len(bad):,} vectors have numbers that are empty, NaN or infinite in "
-            f"float32, the first of them that of item {source_ids(items)[rows[bad[0]]]}. Mend or "
+            f"float32, the first of them that of item {source_ids(items)[rows[bad[0]]]}. Fix or "
             "delete them; an item without a vector is no error."
         )
 

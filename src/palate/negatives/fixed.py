@@ -122,6 +122,6 @@ def _read(path: Path) -> tuple[pa.Table, str, int]:
         # as text: the file's ids and the source's may be of different types
         columns = {column: table[column].cast(pa.string()) for column in COLUMNS}
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as {kind[1:]}: {error}. Mend the file.") from error
+        raise DataError(f"{path} cannot be read as {kind[1:]}: {error}. Fix the file.") from error
     place, first = ("row", 1) if kind == ".parquet" else ("line", 2)
     return pa.table(columns), place, first

@@ -68,7 +68,7 @@ def _ids_of(path: Path) -> list[str]:
         if n_ragged:
             line, count = text.first_ragged_line()
             raise DataError(
-                f"{file.name} line {line}: {count} values; expected {len(text.header)}. Mend or "
+                f"{file.name} line {line}: {count} values; expected {len(text.header)}. Fix or "
                 "delete the line."
             )
         column = table["item_id"]

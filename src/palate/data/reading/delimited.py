@@ -242,14 +242,14 @@ class Delimited:
             if len(row) != len(self.header):
                 return DataError(
                     f"{self.name} line {line}: {len(row)} values; expected {len(self.header)} "
-                    f"({', '.join(self.header)}). Mend or delete the line."
+                    f"({', '.join(self.header)}). Fix or delete the line."
                 )
             for column, kind in types.items():
                 value = row[places[column]].strip()
                 if kind in patterns and not patterns[kind].match(value):
                     return DataError(
                         f"{self.name} line {line}: {column} {value!r:.60} is not {KINDS[kind]}. "
-                        "Mend or delete the line."
+                        "Fix or delete the line."
                     )
         reason = " ".join(reason.split()).rstrip(".")
         return DataError(f"{self.name}: {reason}. Expected lines with {', '.join(types)}.")

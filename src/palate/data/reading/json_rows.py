@@ -28,7 +28,7 @@ def read_json(file: FileContent) -> Any:
     except json.JSONDecodeError as error:
         raise DataError(
             f"{file.name} line {error.lineno}: not valid JSON ({error.msg}). The file may be cut "
-            "off; download it again, or mend the line."
+            "off; download it again, or fix the line."
         ) from error
     except ValueError as error:  # what Python says of a whole number it does not read
         found = LONG_NUMBER.search(text)
@@ -117,7 +117,7 @@ def _whole_number_too_long(text: str, place: str) -> DataError:
     found = LONG_NUMBER.search(text)
     return DataError(
         f"{place}: a whole number has {len(found[0]) if found else 'thousands of'} digits. "
-        f"Expected at most {MOST_DIGITS:,}; mend or delete the row."
+        f"Expected at most {MOST_DIGITS:,}; fix or delete the row."
     )
 
 
@@ -142,7 +142,7 @@ def _line(place: str, line: str) -> tuple[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(
             f"{place}: not valid JSON ({getattr(error, 'msg', error)}). Expected one JSON object "
-            "on each line, or one list of them. Mend or delete the line; if it is the last, the "
+            "on each line, or one list of them. Fix or delete the line; if it is the last, the "
             "file may be cut off."
         ) from error
     except ValueError as error:  # what Python says of a whole number it does not read

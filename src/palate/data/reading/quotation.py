@@ -45,7 +45,7 @@ def check_marks(content: bytes, name: str, delimiter: str) -> None:
         at = f", on line {line_at(content, last)}," if BREAK.search(closing[0]) else ""
         opened += f" (the next one{at} is followed by {_shown(content, last)})"
     raise DataError(
-        f"{opened}, in {_shown(content, place)}. Mend the line: a value that begins with a mark is "
+        f"{opened}, in {_shown(content, place)}. Fix the line: a value that begins with a mark is "
         "written between two marks, and marks within it are doubled."
     )
 

@@ -112,7 +112,7 @@ def _numbers(file: FileContent, texts: pa.ChunkedArray, column: str) -> pa.ListA
     if row >= 0:
         raise DataError(
             f"{file.name} line {_line(file, row)}: {column} "
-            f"{texts[row].as_py()[:60]!r} is not a list of whole numbers separated by blanks. Mend "
+            f"{texts[row].as_py()[:60]!r} is not a list of whole numbers separated by blanks. Fix "
             "or delete the line."
         )
     lists = pc.split_pattern_regex(texts.combine_chunks(), " +")

@@ -173,7 +173,7 @@ def _window(row: Row, place: str, titles: Titles) -> Window:
     if answer not in candidates:
         raise DataError(
             f"{place}: '{KEYS[2]}' is {read[KEYS[2]]!r}, which '{KEYS[1]}' does not hold. Expected "
-            "the chosen title among the listed ones; mend or delete the row."
+            "the chosen title among the listed ones; fix or delete the row."
         )
     return Window(ids, answer, candidates)
 

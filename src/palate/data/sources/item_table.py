@@ -142,7 +142,7 @@ def read_items(
         place = f"row {row + 1}" if text is None else f"line {text.line_of_row(row)}"
         found = table[name][row].as_py()
         fault = "is empty" if found in (None, "") else f"{found!r} stands for no id, or lost digits"
-        raise DataError(f"{file.name} {place}: item_id {fault}. Mend or delete the line.")
+        raise DataError(f"{file.name} {place}: item_id {fault}. Fix or delete the line.")
     read = {"item_id": ids, "title": title}
     read |= {ours: table[name] for ours, name in names.items() if ours not in read}
     taken = {*read, *theirs.values(), ""}

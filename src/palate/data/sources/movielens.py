@@ -79,7 +79,7 @@ def _movies(content: bytes) -> pa.Table:
         title, separator, genres = rest.rpartition("::")
         if not separator:
             raise DataError(
-                f"movies.dat line {number}: {line!r} is not id::title::genres. Mend the line."
+                f"movies.dat line {number}: {line!r} is not id::title::genres. Fix the line."
             )
         rows.append((_id_of(first, f"movies.dat line {number}"), title, genres))
     return _table(rows)
@@ -94,7 +94,7 @@ def _films(content: bytes, genres: list[str]) -> pa.Table:
         if len(parts) < 5 + len(genres) or not set(flags) <= {"0", "1"}:
             raise DataError(
                 f"u.item line {number}: expected id|title|release date|video date|URL| and "
-                f"{len(genres)} genre flags of 0 or 1, found {line[:60]!r}. Mend the line."
+                f"{len(genres)} genre flags of 0 or 1, found {line[:60]!r}. Fix the line."
             )
         title = "|".join(parts[1 : len(parts) - len(genres) - 3])
         named = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
@@ -127,7 +127,7 @@ def _id_of(text: str, place: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise DataError(f"{place}: {text!r} is not a whole number. Mend the line.") from error
+        raise DataError(f"{place}: {text!r} is not a whole number. Fix the line.") from error
 
 
 def _table(rows: list[tuple[int, str, str]]) -> pa.Table:

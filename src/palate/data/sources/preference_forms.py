@@ -18,7 +18,7 @@ ROLES = {
 """Who speaks in a message, and what stands before their words where both sides have spoken."""
 MAX_CHARACTERS = 1000
 """A longer answer is a written one and no title."""
-MEND = "Mend or delete the row."
+FIX = "Fix or delete the row."
 
 Said = tuple[str, str]
 """Role and words of a message."""
@@ -64,7 +64,7 @@ def read_preference(row: Row, place: str) -> Preference:
     if both := next((title for title in other if title in once), None):
         raise DataError(
             f"{place}: 'rejected' holds {both!r:.60}, which is 'chosen' too. Expected other "
-            f"titles. {MEND}"
+            f"titles. {FIX}"
         )
     repeats = len(chosen) + len(rejected) - len(once) - len(other)
     return Preference(prompt, once, other, place, repeats)
@@ -88,7 +88,7 @@ def _prompt(row: Row, place: str) -> str:
     else:
         text = _dialogue([*_system(row, place), *_messages(value, key, place)])
     if not text.strip():
-        raise DataError(f"{place}: '{key}' is empty. Expected the text before a title. {MEND}")
+        raise DataError(f"{place}: '{key}' is empty. Expected the text before a title. {FIX}")
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -106,7 +106,7 @@ def _alpaca(row: Row, place: str) -> list[Said]:
         if not isinstance(turn, list) or len(turn) != 2:
             raise DataError(
                 f"{place}: 'history' holds {turn!r:.60}; expected pairs of a question and its "
-                f"answer. {MEND}"
+                f"answer. {FIX}"
             )
         question, answer = (_text(part, "history", place) for part in turn)
         said += [("user", question), ("assistant", answer)]
@@ -118,9 +118,7 @@ def _alpaca(row: Row, place: str) -> list[Said]:
 
 def _messages(value: Any, key: str, place: str) -> list[Said]:
     if not isinstance(value, list):
-        raise DataError(
-            f"{place}: '{key}' holds {value!r:.60}; expected a list of messages. {MEND}"
-        )
+        raise DataError(f"{place}: '{key}' holds {value!r:.60}; expected a list of messages. {FIX}")
     return [_message(message, key, place) for message in value]
 
 
@@ -131,12 +129,12 @@ def _message(message: Any, key: str, place: str) -> Said:
             if not isinstance(message[role], str) or message[role] not in ROLES:
                 raise DataError(
                     f"{place}: '{key}' has a message with the {role} {message[role]!r:.60}; "
-                    f"expected {', '.join(ROLES)}. {MEND}"
+                    f"expected {', '.join(ROLES)}. {FIX}"
                 )
             return message[role], _text(message[words], key, place)
     raise DataError(
         f"{place}: '{key}' holds {message!r:.60}; expected a message with role and content, or "
-        f"with from and value. {MEND}"
+        f"with from and value. {FIX}"
     )
 
 
@@ -151,14 +149,14 @@ def _titles(row: Row, key: str, place: str) -> list[str]:
     if key not in row:
         raise DataError(
             f"{place}: '{key}' is missing; found {', '.join(map(str, row))}. Expected a title or a "
-            f"list of titles. {MEND}"
+            f"list of titles. {FIX}"
         )
     value = row[key]
     parts: list[Any] = []
     for entry in value if isinstance(value, list) else [value]:
         parts += entry if isinstance(entry, list) else [entry]
     if not parts:
-        raise DataError(f"{place}: '{key}' is empty. Expected at least one title. {MEND}")
+        raise DataError(f"{place}: '{key}' is empty. Expected at least one title. {FIX}")
     return [_title(part, key, place) for part in parts]
 
 
@@ -172,23 +170,23 @@ def _title(value: Any, key: str, place: str) -> str:
             )
     title = _text(value, key, place).strip()
     if not title:
-        raise DataError(f"{place}: '{key}' holds an empty text; expected a title. {MEND}")
+        raise DataError(f"{place}: '{key}' holds an empty text; expected a title. {FIX}")
     if len(title) > MAX_CHARACTERS:
         raise DataError(
             f"{place}: '{key}' holds a text of {len(title):,} characters; expected the title of an "
-            f"item, at most {MAX_CHARACTERS:,}. {MEND}"
+            f"item, at most {MAX_CHARACTERS:,}. {FIX}"
         )
     return title
 
 
 def _text(value: Any, key: str, place: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{place}: '{key}' holds {value!r:.60}; expected a text. {MEND}")
+        raise DataError(f"{place}: '{key}' holds {value!r:.60}; expected a text. {FIX}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"{place}: '{key}' holds half a character ({value[error.start]!r}); expected whole "
-            f"text. {MEND}"
+            f"text. {FIX}"
         ) from error
     return value

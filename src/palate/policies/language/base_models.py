@@ -109,7 +109,7 @@ def check_whole(found: Loaded, name: str) -> None:
     if found.fault is not None:
         raise CheckpointError(
             f"'{name}' is no whole {kind}: its files {found.fault}, which transformers would fill "
-            "at random. Copy or save it again with all its files, or mend its config.json."
+            "at random. Copy or save it again with all its files, or fix its config.json."
         )
     if architecture in _models_without_head():
         warnings.warn(

@@ -79,12 +79,12 @@ def chat_of(
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"policy.chat: the chat template of '{base}' cannot be rendered for one message of a "
-            f"user ({first_line}). Set policy.chat to false, or mend the template."
+            f"user ({first_line}). Set policy.chat to false, or fix the template."
         ) from error
     if prompt.count(MESSAGE) != 1:
         raise ConfigError(
             f"policy.chat: the chat template of '{base}' shows a user's message "
-            f"{prompt.count(MESSAGE)} times; expected once. Set policy.chat to false, or mend the "
+            f"{prompt.count(MESSAGE)} times; expected once. Set policy.chat to false, or fix the "
             "template."
         )
     head, _, tail = prompt.partition(MESSAGE)
@@ -126,7 +126,7 @@ def _check_unchanged(
             )
         raise ConfigError(
             f"policy.chat: the chat template of '{base}' changes a message: {message!r} becomes "
-            f"{became!r}. Set policy.chat to false, or mend the template."
+            f"{became!r}. Set policy.chat to false, or fix the template."
         )
     turns = [_message("user", MESSAGE), _message("assistant", TITLE)]
     try:
@@ -137,7 +137,7 @@ def _check_unchanged(
     if TITLE.casefold().split()[1] in behind.casefold() and TITLE not in behind:
         raise ConfigError(
             f"policy.chat: the chat template of '{base}' changes an assistant's answer: {TITLE!r} "
-            f"stands in {behind!r}. Set policy.chat to false, or mend the template."
+            f"stands in {behind!r}. Set policy.chat to false, or fix the template."
         )
 
 
