@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
@@ -188,7 +189,9 @@ class Delimited:
             for row in rows.to_pylist()
             if all(_bare(str(table[name][row])) == name for name in table.column_names)
         ]
-        return pc.is_in(pa.array(range(table.num_rows)), pa.array(there, pa.int64()))
+        found = np.zeros(table.num_rows, bool)
+        found[there] = True
+        return pa.array(found)
 
     def line_of_row(self, row: int) -> int:
         """1-based line on which a 0-based row begins, of the rows that fit the header."""
