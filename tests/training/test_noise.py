@@ -81,6 +81,14 @@ class AlwaysDrops(MeanOfItems):
         return F.dropout(super().forward(history, lengths), 0.4)
 
 
+class DropsInOneRow(MeanOfItems):
+    """The same in one row of a batch alone."""
+
+    def forward(self, history, lengths):
+        logits = super().forward(history, lengths)
+        return torch.cat([F.dropout(logits[:1], 0.4), logits[1:]])
+
+
 def aligned(policy, data, folder, reference="frozen", steps=2):
     """Losses of an alignment with three negatives, step by step."""
     align(
@@ -111,10 +119,11 @@ def test_the_first_loss_of_a_module_is_its_closed_form(made, reference, small_da
     assert all(not torch.equal(one, before[n]) for n, one in policy.model.named_parameters())
 
 
-def test_noise_that_no_mode_ends_is_refused(small_data, tmp_path):
+@pytest.mark.parametrize("made", [AlwaysDrops, DropsInOneRow])
+def test_noise_that_no_mode_ends_is_refused(made, small_data, tmp_path):
     torch.manual_seed(0)
-    policy = ModulePolicy(AlwaysDrops(small_data.items.num_rows), small_data.items, 6)
-    with pytest.raises(ConfigError, match="AlwaysDrops scores the same batch differently"):
+    policy = ModulePolicy(made(small_data.items.num_rows), small_data.items, 6)
+    with pytest.raises(ConfigError, match=f"{made.__name__} scores the same batch differently"):
         aligned(policy, small_data, tmp_path)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from palate.errors import CheckpointError
+from palate.loading import first_line
 from palate.policies.language.adapters import causal_lm
 from palate.policies.language.text_tokens import Tokens
 from palate.policies.policy import inference
@@ -53,9 +54,8 @@ def check_reads_forward(model: Any, tokens: Tokens, other_end: int) -> None:
     except torch.OutOfMemoryError:  # says nothing about the model
         raise
     except FAULTS as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"'{place}': {kind} does not read a text alone ({reason[0].rstrip('.')}). Expected a "
+            f"'{place}': {kind} does not read a text alone ({first_line(error)}). Expected a "
             "causal language model: set policy.base to one."
         ) from error
     if logits.ndim != 3 or logits.shape[:2] != rows.shape:

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from palate.errors import ConfigError, DataWarning
+from palate.loading import first_line
 
 MESSAGE, ANSWER = "palateusermessage", "palateassistantanswer"
 """Stand for a user's message and an answer while a template is rendered; without space around them,
@@ -76,10 +77,9 @@ def chat_of(
     try:
         prompt = _rendered(tokenizer, [_message("user", MESSAGE)], asks=True)
     except (TemplateError, ValueError, TypeError, KeyError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"policy.chat: the chat template of '{base}' cannot be rendered for one message of a "
-            f"user ({first_line}). Set policy.chat to false, or fix the template."
+            f"user ({first_line(error)}). Set policy.chat to false, or fix the template."
         ) from error
     if prompt.count(MESSAGE) != 1:
         raise ConfigError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from palate.errors import ConfigError, DataWarning
+from palate.loading import first_line
 from palate.policies.language import layouts
 from palate.policies.language.adapters import causal_lm
 from palate.policies.language.beam import beam_search
@@ -24,7 +25,6 @@ from palate.policies.language.self_check import (
     TITLE,
     Check,
     Sample,
-    first_line,
     sample,
     usable_tokens,
 )

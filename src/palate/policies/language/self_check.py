@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from palate.loading import first_line
 from palate.policies.language import layouts
 from palate.policies.language.adapters import causal_lm
 from palate.policies.language.prompts import Tokens
@@ -373,11 +374,6 @@ def _mean_square(values: Tensor) -> float:
 def apart(found: Tensor, expected: Tensor) -> Tensor:
     """How far log-probabilities lie apart; nothing where both are the same infinity."""
     return torch.where(found == expected, 0.0, (found - expected).abs())
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def usable_tokens(model: Any, tokenizer: Any) -> NDArray[np.int64]:
